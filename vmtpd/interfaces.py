@@ -160,8 +160,9 @@ class IResolver(Interface):
     """Names to addresses and mail exchangers."""
 
     def mx(domain: str) -> Deferred[list[tuple[int, str]]]:
-        """(preference, host) of a domain, lowest first; [(0, domain)] where it has none (RFC 5321 section 5.1); [] for a null MX (RFC 7505).
+        """(preference, host) of a domain, lowest first.
 
+        [(0, domain)] where it has none (RFC 5321 section 5.1); [] for a null MX (RFC 7505).
         Fails with NoSuchDomain or ResolverTrouble.
         """
 
