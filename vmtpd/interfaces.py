@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmtpd.mail import (
         Counts,
         Destination,
+        Facts,
         Lease,
         Message,
         Outcome,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Settlement,
         Submission,
         Unroutable,
+        Verdict,
     )
 
 
@@ -137,6 +139,25 @@ class ISubmit(Interface):
 
     def submit(submission: Submission) -> Deferred[Message]:
         """Take responsibility. Fires when it is durable: only then may 250 be said. Fails with StoreFull or StoreBroken."""
+
+
+class IPolicy(Interface):
+    """Who may do what. A Verdict is the reply; a Deferred of one makes the session wait, and no longer."""
+
+    def connect(facts: Facts) -> Verdict:
+        """Whether a client may speak to us at all. Every call that gives a positive verdict is followed by one of `disconnect`."""
+
+    def disconnect(facts: Facts) -> None:
+        """The session is over."""
+
+    def mail(facts: Facts, sender: str) -> Verdict | Deferred[Verdict]:
+        """Whether the client may send as this sender ("" for the null return path)."""
+
+    def rcpt(facts: Facts, sender: str, recipient: str, count: int) -> Verdict | Deferred[Verdict]:
+        """Whether we take this recipient, when `count` were taken before it."""
+
+    def login(facts: Facts, authorization: str, username: str, password: str) -> Deferred[Verdict]:
+        """Check credentials. A positive verdict is 235, and the name that logged in is its reason."""
 
 
 class IRouter(Interface):
