@@ -3,7 +3,8 @@
 Where it stands: between the end of the content and the store. The head made here is stored before the content, which itself is
 never changed. A message that passed too many hosts is a loop and is refused.
 
-*Failures*: `looping` gives the reply; the rest cannot fail. What a client said of itself is cut to safe characters before it stands in a field.
+*Failures*: `looping` gives the reply; the rest cannot fail. What a client said of itself is cut to safe characters before it stands
+in a field.
 """
 
 from __future__ import annotations

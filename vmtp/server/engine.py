@@ -295,12 +295,13 @@ class Engine:
             self._position = start
         return self._held
 
-    def _refuse(self, reply: Reply) -> None:
+    def _refuse(self, reply: Reply) -> Event | None:
         if self.phase == AUTH:
             self._exchange, self.phase = None, READY
         self._say(reply)
+        return None
 
-    def _out_of_turn(self, verb: bytes) -> None:
+    def _out_of_turn(self, verb: bytes) -> Event | None:
         if verb in _FOREIGN:
             self.close(_NOT_SMTP)
         elif verb == b"DATA" and self.phase == MAIL:
@@ -309,6 +310,7 @@ class Engine:
             self._say(Reply(503, "5.5.1", EXPECTED[self.phase]))
         else:
             self._say(_UNKNOWN)
+        return None
 
     # Commands. Each takes its argument and the phase that follows when it is accepted.
 
