@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LEAST_PREFIX = {4: 8, 6: 16}
 """The shortest prefix of a trusted network: nobody's own network is larger."""
 
+MAX_SOCKET_PATH = 107
+"""Octets of a unix socket's path."""
+
 
 def listener(reading: Reading, one: Listener, server: Server, policy: Policy) -> Listener:
     """Check a listener, and fill in key, auth and networks."""
@@ -88,6 +91,10 @@ def route(reading: Reading, one: RouteRule) -> RouteRule:
 def whole(reading: Reading, config: Config) -> None:
     """Check what spans sections."""
     _trusted(reading, "policy", config.policy.networks)
+    if len(os.fsencode(config.server.control)) > MAX_SOCKET_PATH:
+        reading.problem(
+            "server", "control", f"{config.server.control} is longer than a socket's path may be; set a shorter one"
+        )
     if not config.listeners and not reading.problems:
         reading.problem("", "", "has no listener; add [listener main] with listen = *:25")
     if not config.routes and not config.local.domains and not reading.problems:

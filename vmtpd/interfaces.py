@@ -41,6 +41,14 @@ class StoreBroken(Exception):
     """The disk failed: 451 4.3.0, no more writes, the daemon ends. Whether the last group was kept is unknown."""
 
 
+class StoreUnusable(Exception):
+    """The store cannot be opened, and one sentence says why: in use, damaged, of a newer daemon, or not ours to write."""
+
+
+class TooMuch(Exception):
+    """The question was too large for a store at work: ask for less."""
+
+
 class IReader(Interface):
     """An open content, read from its begin to its end."""
 
@@ -116,7 +124,10 @@ class IStore(Interface):
         """The queue in numbers."""
 
     def queue(which: QueueFilter, limit: int, after: int) -> Deferred[list[Row]]:
-        """Open messages with their open recipients, oldest first, with ids above `after`. Rows as admin.py shows them."""
+        """Open messages with their open recipients, oldest first, with ids above `after`. Rows as admin.py shows them.
+
+        Fails with TooMuch where the filter matches too few of too many.
+        """
 
     def story(id: int) -> Deferred[Row | None]:
         """All that is known of one message: itself, its recipients, its events in their order. None where the id is unknown."""

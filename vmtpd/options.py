@@ -134,18 +134,13 @@ def one_of(*words: str) -> Kind[Any]:
     return Kind(", ".join(words[:-1]) + " or " + words[-1], parse)
 
 
-def many(kind: Kind[T], separators: str = r"[\s,]+") -> Kind[tuple[T, ...]]:
-    """Several values, divided by blanks, commas or line ends."""
+def many(name: str, parse_one: Callable[[str], T], separators: str = r"[\s,]+") -> Kind[tuple[T, ...]]:
+    """Several values, divided by blanks, commas or line ends; the same twice counts once."""
 
     def parse(text: str) -> tuple[T, ...]:
-        return tuple(dict.fromkeys(kind.parse(item) for item in re.split(separators, text) if item))
+        return tuple(dict.fromkeys(parse_one(item) for item in re.split(separators, text) if item))
 
-    return Kind(f"list of: {kind.name}", parse, ())
-
-
-def lines_of(kind: Kind[T]) -> Kind[tuple[T, ...]]:
-    """Several values, one a line or divided by blanks."""
-    return many(kind, r"\s+")
+    return Kind(name, parse, ())
 
 
 def _yes_no(text: str) -> bool:
@@ -254,16 +249,16 @@ def _smarthost(text: str) -> Hop:
 YES_NO = Kind("yes or no", _yes_no, False)
 DURATION = Kind("duration", _duration)
 SIZE = Kind("size", _size)
-NETWORKS = many(Kind("network", _network))
+NETWORKS = many("networks", _network)
 DOMAIN = Kind("domain", _domain)
-PATTERNS = many(Kind("domain, .domain or *", _pattern))
-LOCAL_DOMAINS = many(Kind("domain or *", _local_domain))
+PATTERNS = many("domains", _pattern)
+LOCAL_DOMAINS = many("domains", _local_domain)
 ADDRESS = Kind("address", _address)
 MAILBOX = Kind("mailbox name", _mailbox)
-MAILBOXES = many(MAILBOX)
+MAILBOXES = many("mailbox names", _mailbox)
 TEXT = Kind("text", _text)
 FILE = Kind("file", _text, is_path=True)
 FOLDER = Kind("folder", _text, is_path=True)
 SOCKET = Kind("unix socket", _text, is_path=True)
-LISTEN = lines_of(Kind("address:port or endpoint", _listen))
-SMARTHOSTS = lines_of(Kind("URL", _smarthost))
+LISTEN = many("addresses or endpoints", _listen, r"\s+")
+SMARTHOSTS = many("URLs", _smarthost, r"\s+")
