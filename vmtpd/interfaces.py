@@ -177,6 +177,9 @@ class IRouter(Interface):
     def route(address: str) -> Route | Unroutable | Deferred[Route | Unroutable]:
         """Choose, at each try anew. Never fails for expected trouble."""
 
+    def destination(address: str) -> str:
+        """The destination of a recipient's route, as far as it is known without asking anybody: the group that it waits in."""
+
 
 class IDelivery(Interface):
     """An agent that takes mail out."""

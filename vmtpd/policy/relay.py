@@ -18,8 +18,8 @@ from vmtpd.local import Local, Unknown
 from vmtpd.mail import Facts, Verdict
 from vmtpd.policy.limits import Sessions
 
-Check = Callable[[str, str], Deferred[bool]]
-"""Whether a password is that of a user. Fails with `Busy` of auth where too many ask at once."""
+Check = Callable[[str, str], Deferred[str | None]]
+"""The user that a name and a password are those of, or None. Fails where that cannot be known now."""
 
 WELCOME = Verdict(220, "", "ready")
 SENDER_OK = Verdict(250, "2.1.0", "sender ok")
@@ -39,7 +39,7 @@ _OTHER_NAME = Verdict(
     535, "5.7.8", "you cannot act for another user", "the authorization identity is not the user's own"
 )
 _WRONG = Verdict(535, "5.7.8", "user name or password is wrong", "login refused")
-_BUSY = Verdict(454, "4.7.0", "too many logins at once, try again later", "too many logins at once")
+_LATER = Verdict(454, "4.7.0", "the login cannot be checked now, try again later", "a login could not be checked")
 
 
 @implementer(IPolicy)
@@ -86,7 +86,7 @@ class RelayPolicy:
             done.callback(_OTHER_NAME)
             return done
 
-        def checked(right: bool) -> Verdict:
-            return Verdict(235, "2.7.0", "welcome", username.lower()) if right else _WRONG
+        def checked(user: str | None) -> Verdict:
+            return Verdict(235, "2.7.0", "welcome", user) if user else _WRONG
 
-        return self._check(username, password).addCallbacks(checked, lambda failure: _BUSY)
+        return self._check(username, password).addCallbacks(checked, lambda failure: _LATER)

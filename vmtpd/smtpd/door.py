@@ -22,14 +22,13 @@ from vmtp.replies import Reply
 from vmtp.server import Engine, Limits
 from vmtpd.interfaces import IPolicy, IStore, ISubmit
 from vmtpd.local import Local
+from vmtpd.logs import Lines
 from vmtpd.mail import Facts, Role
 from vmtpd.smtpd.session import Session
 
 _GOODBYE = Reply(421, "4.3.2", "going down, try again later")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Write = Callable[..., None]
-"""How a line gets into the log: `write(event, id, **facts)` of logs.py."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -43,8 +42,8 @@ class House:
     policy: IPolicy
     clock: IReactorTime
     wall: Callable[[], float]
-    log: Write
-    count: Callable[[str], None]
+    lines: Lines
+    metrics: dict[str, int]
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,7 +70,7 @@ class Door(SMTPFactory):
         self.limits = limits
         self.sessions: set[Session] = set()
         self.domain = house.hostname.encode()
-        self.timeout = limits.patience
+        self.timeout = int(limits.patience)
         self._closed: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:

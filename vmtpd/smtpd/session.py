@@ -12,18 +12,18 @@ goes away in the middle is discarded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
 from twisted.logger import Logger
 from twisted.mail.smtp import ESMTP
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from vmtp.envelope import Envelope, Recipient
+from vmtp.envelope import NOTHING, Envelope, Recipient
 from vmtp.message import Header
 from vmtp.replies import Reply
 from vmtp.server import BEGIN, Content, Data, End, Engine, Hello, Login, Mail, Rcpt, Reset, Slot, StartTLS
@@ -37,9 +37,12 @@ if TYPE_CHECKING:
 
 _BEGIN_TLS = Reply(220, "2.0.0", "begin")
 _TIMED_OUT = Reply(421, "4.4.2", "nothing came for too long")
-_FULL = Reply(452, "4.3.1", "no room on the disk, try again later")
-_BROKEN = Reply(451, "4.3.0", "the message could not be stored, try again later")
+_FULL = Verdict(452, "4.3.1", "no room on the disk, try again later")
+_BROKEN = Verdict(451, "4.3.0", "the message could not be stored, try again later")
 _TROUBLE = Verdict(451, "4.3.0", "trouble here, try again later", "a question to the policy failed")
+_KEPT = ("BODY",)
+"""Parameters of MAIL that the next hop must know too; the others speak to us alone."""
+
 _LINGER = 10.0
 """Seconds that a client may take to read our last reply."""
 
@@ -49,13 +52,13 @@ class _Transaction:
 
     __slots__ = ("header", "params", "recipients", "sender", "sink", "trouble")
 
-    def __init__(self, sender: str, params: Any) -> None:
+    def __init__(self, sender: str, params: Mapping[str, str]) -> None:
         self.sender = sender
-        self.params = params
+        self.params = {name: params[name] for name in _KEPT if name in params} if params else NOTHING
         self.recipients: list[Recipient] = []
         self.header = Header()
         self.sink: ISink | None = None
-        self.trouble: Reply | None = None
+        self.trouble: Verdict | None = None
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -70,7 +73,6 @@ class Session(ESMTP):
         self.house = door.house
         self.engine = engine
         self.facts = facts
-        self.callLater = door.house.clock.callLater
         self._transaction: _Transaction | None = None
         self._running = False
         self._storing = 0
@@ -78,6 +80,7 @@ class Session(ESMTP):
         self._choked = False
         self._reading = True
         self._open = False
+        self._lost = False
         self._take: dict[type, Callable[[Any], None]] = {
             Hello: self._hello,
             Mail: self._mail,
@@ -89,6 +92,10 @@ class Session(ESMTP):
             Login: self._login,
             StartTLS: self._starttls,
         }
+
+    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
+        """The time-out of the base class runs on the clock that we were given."""
+        return self.house.clock.callLater(period, func)
 
     # The connection.
 
@@ -102,11 +109,12 @@ class Session(ESMTP):
         verdict = self.house.policy.connect(self.facts)
         self._open = verdict.ok
         if verdict.ok:
-            self.house.count("sessions")
+            self.house.metrics["connections"] += 1
+            self.house.metrics["sessions"] += 1
             self.engine.greet(Reply(220, "", f"{self.house.hostname} ESMTP"))
             self.door.opened(self)
         else:
-            self._refused("connect", verdict)
+            self._refused("connections", verdict)
             self.engine.greet(verdict)
         self._flush()
 
@@ -139,10 +147,11 @@ class Session(ESMTP):
         """The client is gone; what it did not finish is not kept."""
         self.setTimeout(None)
         self._reset(None)
-        self._reading = False
+        self._lost = True
         if self._open:
             self._open = False
             self.house.policy.disconnect(self.facts)
+            self.house.metrics["sessions"] -= 1
         self.door.gone(self)
 
     def retire(self, farewell: Reply) -> None:
@@ -207,7 +216,7 @@ class Session(ESMTP):
     def _flow(self) -> None:
         transport: Any = self.transport
         wanted = self.engine.wants_input and not self._blocked and not self._choked
-        if wanted != self._reading and self.connected:
+        if wanted != self._reading and not self._lost:
             self._reading = wanted
             if wanted:
                 transport.resumeProducing()
@@ -226,7 +235,7 @@ class Session(ESMTP):
             self.engine.answer(slot, verdict)
 
     def _answer_late(self, verdict: Verdict, slot: Slot, then: Callable[[Verdict], None]) -> None:
-        if self.connected:
+        if not self._lost:
             then(verdict)
             self.engine.answer(slot, verdict)
             self._run()
@@ -236,10 +245,8 @@ class Session(ESMTP):
         return _TROUBLE
 
     def _refused(self, what: str, verdict: Verdict, **facts: object) -> None:
-        self.house.count("refused")
-        self.house.log(
-            "refused", "", what=what, client=str(self.facts.client), **facts, reply=str(verdict), why=verdict.reason
-        )
+        self.house.metrics[f"refused_{what}"] += 1
+        self.house.lines.write("refused", client=self.facts.client, **facts, reply=verdict, why=verdict.reason)
 
     # Events.
 
@@ -256,7 +263,7 @@ class Session(ESMTP):
             if verdict.ok:
                 self._transaction = _Transaction(sender, event.params)
             else:
-                self._refused("sender", verdict, sender=sender)
+                self._refused("senders", verdict, sender=sender)
 
         self._answer(event.slot, self.house.policy.mail(self.facts, sender), then)
 
@@ -269,7 +276,7 @@ class Session(ESMTP):
             if verdict.ok:
                 transaction.recipients.append(Recipient(recipient, event.params))
             else:
-                self._refused("recipient", verdict, sender=transaction.sender, to=recipient)
+                self._refused("recipients", verdict, sender=transaction.sender, to=recipient)
 
         count = len(transaction.recipients)
         verdict = self.house.policy.rcpt(self.facts, transaction.sender, recipient, count)
@@ -308,8 +315,10 @@ class Session(ESMTP):
         def then(verdict: Verdict) -> None:
             if verdict.ok:
                 self.facts.login = verdict.reason
+                self.house.metrics["logins"] += 1
             else:
-                self._refused("login", verdict, user=credentials.username)
+                self.house.metrics["failed_logins"] += 1
+                self.house.lines.write("refused", client=self.facts.client, user=credentials.username, reply=verdict)
 
         asked = self.house.policy.login(
             self.facts, credentials.authorization, credentials.username, credentials.password
@@ -333,13 +342,14 @@ class Session(ESMTP):
         refusal = transaction.trouble or cleanup.looping(transaction.header)
         if refusal is not None:
             transaction.sink.discard()
+            self._refused("messages", refusal, sender=transaction.sender)
             self.engine.answer(event.slot, refusal)
             return
         self._storing += 1
         content = transaction.sink.finish()
+        stored: Deferred[Message]
         if isinstance(content, Deferred):
-            content.addCallback(self._submit, transaction)
-            stored = content
+            stored = content.addCallback(self._submit, transaction)
         else:
             stored = self._submit(content, transaction)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(event.slot,), errbackArgs=(event.slot,))
@@ -363,21 +373,33 @@ class Session(ESMTP):
 
     def _stored(self, message: Message, slot: Slot) -> None:
         self._storing -= 1
-        self.house.count("accepted")
+        metrics = self.house.metrics
+        metrics["accepted"] += 1
+        metrics["accepted_octets"] += message.content.size
+        self.house.lines.write(
+            "received",
+            encode(message.id),
+            client=self.facts.client,
+            hello=self.facts.hello,
+            tls=self.facts.tls,
+            sender=f"<{message.sender}>",
+            size=message.size,
+        )
         self._finish(slot, Reply(250, "2.0.0", f"queued as {encode(message.id)}"))
 
     def _not_stored(self, failure: Failure, slot: Slot) -> None:
         self._storing -= 1
-        self._finish(slot, _excuse(failure))
+        verdict = _excuse(failure)
+        self._refused("messages", verdict)
+        self._finish(slot, verdict)
 
     def _finish(self, slot: Slot, reply: Reply) -> None:
-        if not self.connected:
-            return
-        self.engine.answer(slot, reply)
-        self._run()
+        if not self._lost:
+            self.engine.answer(slot, reply)
+            self._run()
 
 
-def _excuse(failure: Failure) -> Reply:
+def _excuse(failure: Failure) -> Verdict:
     """What a client is told of a message that was not stored."""
     if failure.check(StoreFull):
         return _FULL
