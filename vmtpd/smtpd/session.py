@@ -347,11 +347,8 @@ class Session(ESMTP):
             return
         self._storing += 1
         content = transaction.sink.finish()
-        stored: Deferred[Message]
-        if isinstance(content, Deferred):
-            stored = content.addCallback(self._submit, transaction)
-        else:
-            stored = self._submit(content, transaction)
+        late = isinstance(content, Deferred)
+        stored = content.addCallback(self._submit, transaction) if late else self._submit(content, transaction)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(event.slot,), errbackArgs=(event.slot,))
 
     def _submit(self, content: IContent, transaction: _Transaction) -> Deferred[Message]:
