@@ -1,7 +1,7 @@
 """A destination: the group of recipients that leave by one way, and what we know of that way.
 
-Where it stands: qmgr keeps one `Group` for each destination at work. It says how many deliveries may go there at once, and from when on after
-trouble. A host that fails costs one place of concurrency each time; when none is left, the destination is down: one delivery
+Where it stands: qmgr keeps one `Group` for each destination at work. It says how many deliveries may go there at once, and from when on
+after trouble. A host that fails costs one place of concurrency each time; when none is left, the destination is down: one delivery
 probes it after a wait that doubles, and everything else stays in the store until a probe succeeds.
 
 *Failures*: none; this is arithmetic.
@@ -76,5 +76,4 @@ class Group:
 
     def remembered(self) -> Destination:
         """What the store keeps of this."""
-        state = "down" if self.down else "up"
-        return Destination(self.name, state, self.until, self.failures, self.reply)
+        return Destination(self.name, "down" if self.down else "up", self.until, self.failures, self.reply)

@@ -205,7 +205,7 @@ class Outcomes:
     def _settle(self, settlements: list[Settlement], reports: list[Submission], leases: list[Lease]) -> None:
         expires = self._wall() + self._patience.lifetime
         done = self._store.settle(settlements, reports, expires)
-        done.addCallbacks(self._committed, self._not_committed, (leases, reports), None, (settlements, reports, leases))
+        done.addCallbacks(self._committed, self._not_committed, (leases, reports), {}, (settlements, reports, leases))
 
     def _committed(self, _: None, leases: list[Lease], reports: list[Submission]) -> None:
         self._committing = False

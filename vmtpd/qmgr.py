@@ -4,8 +4,8 @@ Where it stands: between the store and the agents. A submission that there is ro
 memory without being read back. Everything else is born queued and leased when it is due. At most `window` recipients are in
 work, and none of the destinations may hold more than half of them, so that a slow one never stops the others.
 
-Each leased recipient gets a route, joins the group of its destination, is delivered when the group has a place, and is settled. A destination
-that is down keeps nothing here: its mail goes back to the store until a probe succeeds (destination.py).
+Each leased recipient gets a route, joins the group of its destination, is delivered when the group has a place, and is settled. A
+destination that is down keeps nothing here: its mail goes back to the store until a probe succeeds (destination.py).
 
 *Failures*: an agent that fails by a fault of its own delays its recipients, and the fault is logged. What is leased when the process dies
 is queued again at the next start.
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -91,6 +91,7 @@ class QueueManager:
         self._active = 0
         self._looking = False
         self._again = False
+        self._hungry = False
         self._timer: IDelayedCall | None = None
         self._stopping = False
         self._quiet: Deferred[None] | None = None
@@ -128,7 +129,7 @@ class QueueManager:
             self._octets += _inline(submission.content.size)
         expires = self._wall() + self._limits.lifetime
         stored = self._store.add(submission, lease, expires, destinations)
-        return stored.addCallbacks(self._stored, self._not_stored, (submission, lease), None, (submission, lease))
+        return stored.addCallbacks(self._stored, self._not_stored, (submission, lease), {}, (submission, lease))
 
     def _has_room(self, submission: Submission, destinations: list[str]) -> bool:
         if self._stopping or submission.not_before or self._octets > MAX_OCTETS:
@@ -184,11 +185,12 @@ class QueueManager:
             while not self._stopping:
                 self._again = False
                 room = min(self._limits.window - self._leased, BATCH)
-                if (room <= self._limits.window // 4 and self._leased) or self._octets > MAX_OCTETS:
-                    return  # Looked for again when enough is settled.
-                now = self._wall()
                 full = [name for name in self._groups if self._is_full(name)]
-                leases = await self._store.lease(room, now, full)
+                crowded = room <= 0 or self._octets > MAX_OCTETS
+                self._hungry = crowded or bool(full)
+                if crowded:
+                    return
+                leases = await self._store.lease(room, self._wall(), full)
                 for lease in leases:
                     self._leased += len(lease.recipients)
                     self._octets += _inline(lease.message.content.size)
@@ -231,7 +233,7 @@ class QueueManager:
             return
         routes = [self._router.route(recipient.address) for recipient in lease.recipients]
         if any(isinstance(route, Deferred) for route in routes):
-            waiting = [route if isinstance(route, Deferred) else _now(route) for route in routes]
+            waiting = [route if isinstance(route, Deferred) else succeed(route) for route in routes]
             found = gatherResults(waiting, consumeErrors=True)
             found.addCallback(lambda routes: self._spread(lease, routes))
             found.addErrback(self._unroutable, lease)
@@ -331,8 +333,7 @@ class QueueManager:
         self.log.info(
             "{name} is {state}: {reply}", name=destination.name, state=destination.state, reply=destination.reply
         )
-        kept = self._store.remember(destination)
-        kept.addErrback(lambda failure: failure.check(StoreBroken) or self.log.failure("not remembered", failure))
+        self._store.remember(destination).addErrback(self._forgotten, "a destination was not remembered")
 
     def _wake(self, name: str) -> None:
         """What waits for a destination that is up again is due now."""
@@ -343,12 +344,17 @@ class QueueManager:
                 self._wake(name)
 
         waking = self._store.wake(name, self._wall(), WAKE).addCallback(woken)
-        waking.addErrback(lambda failure: failure.check(StoreBroken) or self.log.failure("not woken", failure))
+        waking.addErrback(self._forgotten, "what waits for a destination was not woken")
+
+    def _forgotten(self, failure: Failure, what: str) -> None:
+        if not failure.check(StoreBroken):
+            self.log.failure(what, failure)
 
     def _settled(self, lease: Lease) -> None:
         self._leased -= len(lease.recipients)
         self._octets -= _inline(lease.message.content.size)
-        if self._timer is None and not self._stopping:
+        if self._hungry and self._leased <= self._limits.window // 4:
+            self._hungry = False
             self._look()
 
     def destinations(self) -> list[Row]:
@@ -368,9 +374,3 @@ class QueueManager:
 
 def _inline(size: int) -> int:
     return size if size <= INLINE else 0
-
-
-def _now(route: Route | Unroutable) -> Deferred[Route | Unroutable]:
-    known: Deferred[Route | Unroutable] = Deferred()
-    known.callback(route)
-    return known
