@@ -1,21 +1,16 @@
-"""Contents: the octets of messages, on their way in and on their way out.
+"""Contents: the octets of messages where they lie, and on their way out.
 
-A small content stays in memory and goes into the row of its message. A larger one becomes a file below `content/`, in a folder named
-by the first two letters of its name, written and synced by two threads so that it never delays a commit. A file belongs
-to its sink until a message that names it is committed; a file that neither a sink nor a message names is swept away (retention.py).
-No path leaves this package.
+A small content is in the row of its message. A larger one is a file below `content/`, in a folder named by the first two
+letters of its name. A file belongs to its sink (sink.py) until a message that names it is committed; a file that neither a sink nor
+a message names is swept away (retention.py). No path leaves this package.
 
-*Failures*: StoreFull where there is no room, or no file may be opened; StoreBroken where the disk failed: then `on_broken` hears of it
-too. A file that cannot be read fails its reader with OSError.
+*Failures*: a file that cannot be read fails its reader with OSError. A file that cannot be removed is left to the next sweep.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -23,16 +18,15 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from vmtpd.interfaces import IContent, IReader, ISink, StoreBroken, StoreFull
+from vmtpd.interfaces import IContent, IReader, StoreBroken, StoreFull
+from vmtpd.store.files import Reading, Writing, remove
 from vmtpd.store.threads import IWorker, Job
 
 INLINE = 64 * 1024
-"""Octets of a content that stays in memory; also what is handed to a thread at once."""
+"""Octets of a content that stays in memory; also what a sink hands to its thread at once."""
 
 AHEAD = 256 * 1024
 """Octets that may wait to be written, and that are read ahead."""
-
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @implementer(IContent)
@@ -97,7 +91,7 @@ class Contents:
     """All contents below a folder, and the threads that write and read them.
 
     `token` gives random hexadecimal letters, enough that no two are alike. `on_broken` is called, in the reactor's
-    thread, when the disk failed.
+    thread, when the disk failed. `writing` makes the files of sinks.
     """
 
     def __init__(
@@ -106,10 +100,12 @@ class Contents:
         workers: Sequence[IWorker],
         token: Callable[[], str],
         on_broken: Callable[[StoreBroken], None],
+        writing: Callable[[Path], Writing] = Writing,
     ) -> None:
         self.folder = folder
         self.token = token
         self.on_broken = on_broken
+        self.writing = writing
         self._workers = cycle(workers)
         # Files that no committed message names yet: how many commits under way name each.
         self._loose: Counter[str] = Counter()
@@ -167,147 +163,7 @@ class Contents:
     def remove(self, files: Sequence[str], worker: IWorker | None = None) -> None:
         """Remove files that no message names any more, in this thread where it matters. What fails is left to the sweep."""
         if files:
-            _put_quietly(worker or self.next_worker(), _remove, [self.path(file) for file in files])
-
-
-@implementer(ISink)
-class Sink:
-    """Takes one content: in memory up to INLINE octets, beyond that into a file."""
-
-    def __init__(self, contents: Contents) -> None:
-        self._contents = contents
-        self._held: list[bytes] = []
-        self._octets = 0
-        self._file = ""
-        self._worker: IWorker | None = None
-        self._writing: Writing | None = None
-        self._waiting = 0
-        self._room: Deferred[None] | None = None
-        self._failed: Exception | None = None
-        self._size = 0
-
-    def write(self, data: bytes) -> Deferred[None] | None:
-        """Take octets. None: go on. A Deferred: pause the sender until it fires. It fails with StoreFull or StoreBroken."""
-        if self._failed is not None:
-            return fail(self._failed)
-        self._held.append(data)
-        self._octets += len(data)
-        self._size += len(data)
-        if self._octets <= INLINE:
-            return None
-        self._flush()
-        if self._waiting <= AHEAD:
-            return None
-        if self._room is None:
-            self._room = Deferred()
-        return self._room
-
-    def finish(self) -> IContent | Deferred[IContent]:
-        """The content. What went to a file is durable (folder entry included) before this gives it."""
-        if self._writing is None:
-            body = b"".join(self._held)
-            return Inline(body, sha256(body if body.endswith(b"\r\n") else body + b"\r\n").digest())
-        self._flush()
-        job = Job(self._writing.finish, ())
-        job.done.addCallbacks(self._finished, self._trouble)
-        self._put(job)
-        return job.done
-
-    def discard(self) -> None:
-        """Forget what was written; more than once, or after finish() of a content that was never stored, does no harm."""
-        self._held = []
-        if self._writing is not None and self._worker is not None:
-            # In the thread of the writes, behind them.
-            _put_quietly(self._worker, self._writing.close)
-            self._contents.discard(self._file, self._worker)
-        if self._failed is None:
-            self._failed = StoreFull("this content was discarded")
-
-    def _flush(self) -> None:
-        """Hand what is held to the thread; the first time, begin a file."""
-        if self._writing is None:
-            self._file = self._contents.begin()
-            self._worker = self._contents.next_worker()
-            self._writing = Writing(self._contents.path(self._file))
-        octets, self._octets = self._octets, 0
-        data, self._held = self._held, []
-        self._waiting += octets
-        job = Job(self._writing.write, (data,))
-        job.done.addCallbacks(self._written, self._trouble, callbackArgs=(octets,))
-        job.done.addErrback(lambda failure: None)  # _failed says it to whoever asks next
-        self._put(job)
-
-    def _put(self, job: Job) -> None:
-        if self._worker is not None:
-            self._worker.put(job)
-
-    def _written(self, result: object, octets: int) -> None:
-        self._waiting -= octets
-        if self._waiting <= AHEAD and self._room is not None:
-            room, self._room = self._room, None
-            room.callback(None)
-
-    def _finished(self, digest: bytes) -> IContent:
-        if self._failed is not None:
-            raise self._failed
-        return self._contents.stored(self._file, self._size, digest)
-
-    def _trouble(self, failure: Any) -> Any:
-        """An error of the disk, as the store's own."""
-        if self._failed is None:
-            error: Exception = failure.value
-            self._failed = _judge(error) if isinstance(error, OSError) else error
-            if isinstance(self._failed, StoreBroken):
-                self._contents.on_broken(self._failed)
-        if self._room is not None:
-            room, self._room = self._room, None
-            room.errback(self._failed)
-        raise self._failed
-
-
-class Writing:
-    """A file while it is written, used by one content thread alone."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._digest = sha256()
-        self._tail = b""
-        self._descriptor = -1
-        self._over = False
-
-    def write(self, chunks: Sequence[bytes]) -> None:
-        """Append."""
-        if self._over:
-            return
-        if self._descriptor < 0:
-            self._begin()
-        data = b"".join(chunks)
-        self._digest.update(data)
-        self._tail = (self._tail + data[-2:])[-2:]
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-
-    def finish(self) -> bytes:
-        """Make it durable: the file, then the names that lead to it. Returns the digest."""
-        if self._tail != b"\r\n":
-            self._digest.update(b"\r\n")
-        os.fsync(self._descriptor)
-        self.close()
-        sync_folder(self._path.parent)
-        sync_folder(self._path.parent.parent)
-        return self._digest.digest()
-
-    def close(self) -> None:
-        """Close, and write no more."""
-        self._over = True
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-
-    def _begin(self) -> None:
-        self._path.parent.mkdir(mode=0o700, exist_ok=True)
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            put_quietly(worker or self.next_worker(), remove, [self.path(file) for file in files])
 
 
 @implementer(IReader)
@@ -327,7 +183,7 @@ class FileReader:
     def read(self, n: int) -> bytes | Deferred[bytes]:
         """Up to n octets, b"" at the end. May fail with OSError."""
         if self._asked is not None:
-            raise RuntimeError("one read at a time")
+            raise RuntimeError("a read is under way")
         if self._ahead or self._end:
             return self._take(n)
         if self._failed is not None:
@@ -344,7 +200,7 @@ class FileReader:
         if not self._closed:
             self._closed = True
             self._ahead.clear()
-            _put_quietly(self._worker, self._reading.close)
+            put_quietly(self._worker, self._reading.close)
 
     def _take(self, n: int) -> bytes:
         data = bytes(self._ahead[:n])
@@ -378,52 +234,8 @@ class FileReader:
             waiting.errback(failure)
 
 
-class Reading:
-    """A file while it is read, used by one content thread alone."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = -1
-        self._over = False
-
-    def read(self, n: int) -> bytes:
-        """The next octets, b"" at the end or after close."""
-        if self._over:
-            return b""
-        if self._descriptor < 0:
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        return os.read(self._descriptor, n)
-
-    def close(self) -> None:
-        """Close, and read no more."""
-        self._over = True
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the entries of a folder durable. May raise OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _put_quietly(worker: IWorker, function: Callable[..., None], *args: object) -> None:
-    """Do what may fail without harm: a file not closed or not removed is swept away at the next start."""
+def put_quietly(worker: IWorker, function: Callable[..., None], *args: object) -> None:
+    """Do what may fail without harm: a file that was not removed is swept away later."""
     job = Job(function, args)
-    job.done.addErrback(lambda failure: failure.trap(OSError) and None)
+    job.done.addErrback(lambda failure: failure.trap(OSError, StoreFull) and None)
     worker.put(job)
-
-
-def _judge(error: OSError) -> StoreFull | StoreBroken:
-    if error.errno in _NO_ROOM:
-        return StoreFull(f"no room for a content: {error.strerror}")
-    return StoreBroken(f"a content could not be written: {error.strerror}")
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vmtpd.interfaces import StoreUnusable, TooMuch
-from vmtpd.store.content import sync_folder
+from vmtpd.store.files import sync_folder
 
 T = TypeVar("T")
 

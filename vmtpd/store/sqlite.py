@@ -34,8 +34,9 @@ from vmtpd.ids import Ids
 from vmtpd.interfaces import IStore, StoreBroken, StoreUnusable
 from vmtpd.mail import Counts, Destination, Lease, Message, QueueFilter, Row, Settlement, Submission
 from vmtpd.store import database, history, hold, queue, retention
-from vmtpd.store.content import Contents, Filed, Sink
+from vmtpd.store.content import Contents, Filed
 from vmtpd.store.hold import Slice
+from vmtpd.store.sink import Sink
 from vmtpd.store.threads import IWorker, Job, Reactor, Worker, WorkerFactory, perform_each
 from vmtpd.store.writer import Writer
 
@@ -145,11 +146,6 @@ class SQLiteStore:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        threads = [
-            self._writer.stop(self._write_connection.close),
-            self._reader.stop(self._read_connection.close),
-            *(worker.stop(lambda: None) for worker in self._content_workers),
-        ]
         closed: Deferred[None] = Deferred()
 
         def end(result: object) -> None:
@@ -160,7 +156,12 @@ class SQLiteStore:
                 closed.callback(None)
 
         timer = self._reactor.callLater(CLOSE_TIMEOUT, end, None)
-        gatherResults(threads).addBoth(end)
+        # The contents last: the writer's last group may leave them files to remove.
+        databases = [self._writer.stop(self._write_connection.close), self._reader.stop(self._read_connection.close)]
+        stopped = gatherResults(databases).addBoth(
+            lambda result: gatherResults([worker.stop(lambda: None) for worker in self._content_workers])
+        )
+        stopped.addBoth(end)
         return closed
 
     def _broke(self, error: StoreBroken) -> None:
