@@ -110,8 +110,7 @@ class Sink:
     def _trouble(self, failure: Failure) -> None:
         """An error of the disk, as the store's own."""
         if self._failed is None:
-            error: Exception = failure.value
-            self._failed = _judge(error) if isinstance(error, OSError) else error
+            self._failed = _judge(failure.value)
             if isinstance(self._failed, StoreBroken):
                 self._contents.on_broken(self._failed)
         if self._room is not None:
@@ -120,7 +119,9 @@ class Sink:
         raise self._failed
 
 
-def _judge(error: OSError) -> StoreFull | StoreBroken:
-    if error.errno in _NO_ROOM:
+def _judge(error: BaseException | None) -> StoreFull | StoreBroken:
+    if isinstance(error, StoreFull):
+        return error
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return StoreFull(f"no room for a content: {error.strerror}")
-    return StoreBroken(f"a content could not be written: {error.strerror}")
+    return StoreBroken(f"a content could not be written: {error}")
