@@ -150,6 +150,16 @@ class ISubmit(Interface):
         """Take responsibility. Fires when it is durable: only then may 250 be said. Fails with StoreFull or StoreBroken."""
 
 
+class IQueueManager(Interface):
+    """What the operator asks of the queue at work."""
+
+    def kick() -> None:
+        """Look into the store now: something there became due."""
+
+    def destinations() -> list[Row]:
+        """The destinations in work or in trouble: name, state ("up" or "down"), until, failures, reply, deliveries, waiting."""
+
+
 class IRouter(Interface):
     """Which way a recipient leaves."""
 
