@@ -9,13 +9,14 @@ import errno
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorUNIX
+    from twisted.internet.interfaces import IListeningPort, IReactorUNIX
+    from twisted.internet.protocol import Factory
 
 
 class SocketInUse(Exception):
@@ -25,7 +26,7 @@ class SocketInUse(Exception):
 class UnixSocket(Service):
     """Listens on a unix socket of mode 0660 while it runs."""
 
-    def __init__(self, reactor: IReactorUNIX, path: str, factory: IProtocolFactory) -> None:
+    def __init__(self, reactor: IReactorUNIX, path: str, factory: Factory[Any]) -> None:
         self._reactor = reactor
         self._path = path
         self._factory = factory
