@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmtpd.mail import (
         Counts,
         Destination,
+        Facts,
         Lease,
         Message,
         Outcome,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Settlement,
         Submission,
         Unroutable,
+        Verdict,
     )
 
 
@@ -37,6 +39,14 @@ class StoreFull(Exception):
 
 class StoreBroken(Exception):
     """The disk failed: 451 4.3.0, no more writes, the daemon ends. Whether the last group was kept is unknown."""
+
+
+class StoreUnusable(Exception):
+    """The store cannot be opened, and one sentence says why: in use, damaged, of a newer daemon, or not ours to write."""
+
+
+class TooMuch(Exception):
+    """The question was too large for a store at work: ask for less."""
 
 
 class IReader(Interface):
@@ -114,7 +124,10 @@ class IStore(Interface):
         """The queue in numbers."""
 
     def queue(which: QueueFilter, limit: int, after: int) -> Deferred[list[Row]]:
-        """Open messages with their open recipients, oldest first, with ids above `after`. Rows as admin.py shows them."""
+        """Open messages with their open recipients, oldest first, with ids above `after`. Rows as admin.py shows them.
+
+        Fails with TooMuch where the filter matches too few of too many.
+        """
 
     def story(id: int) -> Deferred[Row | None]:
         """All that is known of one message: itself, its recipients, its events in their order. None where the id is unknown."""
@@ -139,11 +152,33 @@ class ISubmit(Interface):
         """Take responsibility. Fires when it is durable: only then may 250 be said. Fails with StoreFull or StoreBroken."""
 
 
+class IPolicy(Interface):
+    """Who may do what. A Verdict is the reply; a Deferred of one makes the session wait, and no longer."""
+
+    def connect(facts: Facts) -> Verdict:
+        """Whether a client may speak to us at all. Every call that gives a positive verdict is followed by one of `disconnect`."""
+
+    def disconnect(facts: Facts) -> None:
+        """The session is over."""
+
+    def mail(facts: Facts, sender: str) -> Verdict | Deferred[Verdict]:
+        """Whether the client may send as this sender ("" for the null return path)."""
+
+    def rcpt(facts: Facts, sender: str, recipient: str, count: int) -> Verdict | Deferred[Verdict]:
+        """Whether we take this recipient, when `count` were taken before it."""
+
+    def login(facts: Facts, authorization: str, username: str, password: str) -> Deferred[Verdict]:
+        """Check credentials. A positive verdict is 235, and the name that logged in is its reason."""
+
+
 class IRouter(Interface):
     """Which way a recipient leaves."""
 
     def route(address: str) -> Route | Unroutable | Deferred[Route | Unroutable]:
         """Choose, at each try anew. Never fails for expected trouble."""
+
+    def destination(address: str) -> str:
+        """The destination of a recipient's route, as far as it is known without asking anybody: the group that it waits in."""
 
 
 class IDelivery(Interface):
@@ -160,8 +195,9 @@ class IResolver(Interface):
     """Names to addresses and mail exchangers."""
 
     def mx(domain: str) -> Deferred[list[tuple[int, str]]]:
-        """(preference, host) of a domain, lowest first; [(0, domain)] where it has none (RFC 5321 section 5.1); [] for a null MX (RFC 7505).
+        """(preference, host) of a domain, lowest first.
 
+        [(0, domain)] where it has none (RFC 5321 section 5.1); [] for a null MX (RFC 7505).
         Fails with NoSuchDomain or ResolverTrouble.
         """
 
