@@ -128,7 +128,7 @@ class Resolver:
 def _not_found(failure: Failure) -> Any:
     if failure.check(DNSNameError):
         raise NoSuchDomain("the domain does not exist") from None
-    raise ResolverTrouble(f"the name servers gave no answer ({failure.type.__name__})") from None
+    raise ResolverTrouble(f"the name servers gave no answer ({type(failure.value).__name__})") from None
 
 
 def _unknown(failure: Failure) -> Any:
