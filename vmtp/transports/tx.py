@@ -90,7 +90,7 @@ class Connection(Protocol):
     def close(self) -> Deferred[None]:
         """Say QUIT, and go. Never fails."""
         if self.usable:
-            return self.run(steps.quit(self.engine))
+            return self.run(steps.quit(self.engine)).addBoth(lambda _: self.abort())
         self.abort()
         return succeed(None)
 
