@@ -47,7 +47,7 @@ from vmtpd.mail import Lease
 from vmtpd.policy.limits import Sessions
 from vmtpd.policy.relay import RelayPolicy
 from vmtpd.retry import Backoff
-from vmtpd.rewrite import rewritten
+from vmtpd.rewrite import rewrite
 from vmtpd.routing.resolver import Resolver
 from vmtpd.routing.router import Router
 from vmtpd.smtpd import tls
@@ -178,7 +178,7 @@ class Relay(Service):
                 resolver,
                 config.server.hostname,
                 self._in_thread,
-                rewritten,
+                rewrite,
                 idle=queue.idle_connection,
                 messages=queue.messages_per_connection,
             ),

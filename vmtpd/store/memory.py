@@ -264,7 +264,7 @@ class MemoryStore:
         due = now if lease else submission.not_before or now
         waits_at = destinations or (None,) * len(envelope.recipients)
         recipients = [
-            Waiting(Addressee(n, address, params), "leased" if lease else "queued", due, destination)
+            Waiting(Addressee(n, address, params), "leased" if lease else "queued", due, destination=destination)
             for n, ((address, params), destination) in enumerate(zip(envelope.recipients, waits_at, strict=True), 1)
         ]
         kept = self._kept[id] = Kept(message, submission, recipients)
@@ -305,7 +305,7 @@ class MemoryStore:
             if not known:
                 kept.record(outcome.n, now, outcome.action, outcome, settlement.due if delayed else None)
         for report in reports:
-            self._add(report, False, expires)
+            self._add(report, False, expires, ())
 
     def _each(self, which: QueueFilter, states: Sequence[State], state: State, action: str, now: float) -> int:
         meant = [(kept, each) for kept, each in self._meant(which) if each.state in states]
