@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from vmtpd.auth import checker, users
 from vmtpd.auth.checker import Busy, Checker, Unavailable
@@ -116,7 +117,7 @@ class CheckerTests(SynchronousTestCase):
     def test_damaged_file(self) -> None:
         """With a file that is damaged, logins go on with the one before; that is logged once."""
         self.successResultOf(self.checker.check("ann", "correct horse"))
-        logged = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        logged = EventLoggingObserver.createWithCleanup(cast(TestCase, self), globalLogPublisher)
         Path(self.path).write_text("nonsense\n")
         for _ in range(2):
             self.assertEqual(self.successResultOf(self.checker.check("ann", "correct horse")), "ann")
