@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from vmtpd import checks
 from vmtpd.ini import ConfigError, Reading, read
-from vmtpd.mail import TLS, Hop
+from vmtpd.mail import TLS, Hop, Role
 from vmtpd.options import (
     ADDRESS,
     DOMAIN,
@@ -44,9 +44,6 @@ from vmtpd.options import (
     option,
     whole,
 )
-
-Role = Literal["relay", "submission", "inbound"]
-"""Whom a listener serves: trusted networks and logins; logins alone; anybody, for our own domains alone."""
 
 
 @dataclass(frozen=True, slots=True)

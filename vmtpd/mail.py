@@ -37,6 +37,10 @@ class Verdict(Reply):
         self.reason = reason or text
 
 
+Role = Literal["relay", "submission", "inbound"]
+"""Whom a listener serves: trusted networks and logins; logins alone; anybody, for our own domains alone."""
+
+
 class Client(NamedTuple):
     """Who submitted: the login, else the certificate, else the address; never a whole network."""
 
@@ -45,6 +49,28 @@ class Client(NamedTuple):
 
     def __str__(self) -> str:
         return self.name if self.kind == "address" else f"{self.kind} {self.name}"
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a session when a verdict is asked for. `tls` is the version, "" for none; `hello` the name that EHLO gave.
+
+    `trusted` tells that the address is in a network that may relay here without a login.
+    """
+
+    listener: str
+    role: Role
+    address: str
+    trusted: bool = False
+    hello: str = ""
+    extended: bool = False
+    tls: str = ""
+    login: str = ""
+
+    @property
+    def client(self) -> Client:
+        """Who submits."""
+        return Client("login", self.login) if self.login else Client("address", self.address)
 
 
 @dataclass(slots=True, frozen=True)

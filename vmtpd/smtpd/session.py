@@ -1,0 +1,405 @@
+"""A session with a client: Twisted's ESMTP as the shell, the server engine as what thinks.
+
+Where it stands: octets come from the transport and go to the engine; its events become questions to the policy and, at the end of the
+content, a submission. A 250 for a message leaves only when the store has it.
+
+Of the base class this keeps the factory, the portal, the host name and the time-out. No line ever reaches it: its own parser and its
+mode are unused.
+
+*Failures*: a Verdict that fails to come is 451 and logged; a store without room is 452, a broken one 451. The body of a client that
+goes away in the middle is discarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
+from twisted.logger import Logger
+from twisted.mail.smtp import ESMTP
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from vmtp.envelope import NOTHING, Envelope, Recipient
+from vmtp.message import Header
+from vmtp.replies import Reply
+from vmtp.server import BEGIN, Content, Data, End, Engine, Hello, Login, Mail, Rcpt, Reset, Slot, StartTLS
+from vmtpd import cleanup
+from vmtpd.ids import encode
+from vmtpd.interfaces import IContent, ISink, StoreBroken, StoreFull
+from vmtpd.mail import Facts, Message, Submission, Verdict
+
+if TYPE_CHECKING:
+    from vmtpd.smtpd.door import Door
+
+_BEGIN_TLS = Reply(220, "2.0.0", "begin")
+_TIMED_OUT = Reply(421, "4.4.2", "nothing came for too long")
+_FULL = Verdict(452, "4.3.1", "no room on the disk, try again later")
+_BROKEN = Verdict(451, "4.3.0", "the message could not be stored, try again later")
+_TROUBLE = Verdict(451, "4.3.0", "trouble here, try again later", "a question to the policy failed")
+_KEPT = ("BODY",)
+"""Parameters of MAIL that the next hop must know too; the others speak to us alone."""
+
+_LINGER = 10.0
+"""Seconds that a client may take to read our last reply."""
+
+
+class _Transaction:
+    """What MAIL opened: sender, parameters, recipients, and the content as it comes."""
+
+    __slots__ = ("header", "params", "recipients", "sender", "sink", "trouble")
+
+    def __init__(self, sender: str, params: Mapping[str, str]) -> None:
+        self.sender = sender
+        self.params = {name: params[name] for name in _KEPT if name in params} if params else NOTHING
+        self.recipients: list[Recipient] = []
+        self.header = Header()
+        self.sink: ISink | None = None
+        self.trouble: Verdict | None = None
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class Session(ESMTP):
+    """One client's connection."""
+
+    log = Logger()
+
+    def __init__(self, door: Door, engine: Engine, facts: Facts) -> None:
+        super().__init__()
+        self.door = door
+        self.house = door.house
+        self.engine = engine
+        self.facts = facts
+        self._transaction: _Transaction | None = None
+        self._running = False
+        self._storing = 0
+        self._blocked = 0
+        self._choked = False
+        self._reading = True
+        self._open = False
+        self._lost = False
+        self._take: dict[type, Callable[[Any], None]] = {
+            Hello: self._hello,
+            Mail: self._mail,
+            Rcpt: self._rcpt,
+            Data: self._data,
+            Content: self._content,
+            End: self._end,
+            Reset: self._reset,
+            Login: self._login,
+            StartTLS: self._starttls,
+        }
+
+    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
+        """The time-out of the base class runs on the clock that we were given."""
+        return self.house.clock.callLater(period, func)
+
+    # The connection.
+
+    def connectionMade(self) -> None:
+        """Greet the client, or say why not."""
+        transport: Any = self.transport
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        self.setTimeout(self.engine.patience)
+        verdict = self.house.policy.connect(self.facts)
+        self._open = verdict.ok
+        if verdict.ok:
+            self.house.metrics["connections"] += 1
+            self.house.metrics["sessions"] += 1
+            self.engine.greet(Reply(220, "", f"{self.house.hostname} ESMTP"))
+            self.door.opened(self)
+        else:
+            self._refused("connections", verdict)
+            self.engine.greet(verdict)
+        self._flush()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Octets from the client: the engine alone reads them."""
+        self.resetTimeout()
+        self.engine.receive(data)
+        self._run()
+
+    def lineReceived(self, line: bytes) -> None:
+        """Never called: the base class parses nothing here."""
+        raise AssertionError("the engine reads the lines")
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up."""
+        layer: Any = self.transport
+        if not isinstance(layer, TLSMemoryBIOProtocol):
+            layer = layer.protocol
+        self.facts.tls = layer.getHandle().get_protocol_version_name()
+
+    def timeoutConnection(self) -> None:
+        """The client was silent for too long. Nobody is blamed for the time that we take ourselves."""
+        if self._storing or self._blocked:
+            self.setTimeout(self.engine.patience)
+            return
+        self.engine.close(_TIMED_OUT)
+        self._flush()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The client is gone; what it did not finish is not kept."""
+        self.setTimeout(None)
+        self._reset(None)
+        self._lost = True
+        if self._open:
+            self._open = False
+            self.house.policy.disconnect(self.facts)
+            self.house.metrics["sessions"] -= 1
+        self.door.gone(self)
+
+    def retire(self, farewell: Reply) -> None:
+        """Say goodbye as soon as no transaction is open."""
+        self.engine.retire(farewell)
+        self._flush()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def _run(self) -> None:
+        """Take events until the engine waits for octets or for an answer."""
+        if self._running:
+            return
+        self._running = True
+        try:
+            while (event := self.engine.next_event()) is not None:
+                self._take[type(event)](event)
+        finally:
+            self._running = False
+        self._flush()
+
+    def _flush(self) -> None:
+        transport: Any = self.transport
+        if out := self.engine.bytes_to_send():
+            transport.write(out)
+        if self.engine.closed:
+            self._leave()
+        else:
+            self._flow()
+
+    def _leave(self) -> None:
+        transport: Any = self.transport
+        self.setTimeout(None)
+        transport.unregisterProducer()
+        transport.loseConnection()
+        if self._reading:
+            self._reading = False
+            self.callLater(_LINGER, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self in self.door.sessions:
+            self.abort()
+
+    # Flow: stop reading while the engine has enough, the disk is behind, or the client does not read our replies.
+
+    def pauseProducing(self) -> None:
+        """The client does not read: take no more commands from it."""
+        self._choked = True
+        self._flow()
+
+    def resumeProducing(self) -> None:
+        """The client reads again."""
+        self._choked = False
+        self._flow()
+
+    def stopProducing(self) -> None:
+        """The connection is going away."""
+
+    def _flow(self) -> None:
+        transport: Any = self.transport
+        wanted = self.engine.wants_input and not self._blocked and not self._choked
+        if wanted != self._reading and not self._lost:
+            self._reading = wanted
+            if wanted:
+                transport.resumeProducing()
+            else:
+                transport.pauseProducing()
+
+    # Questions.
+
+    def _answer(self, slot: Slot, verdict: Verdict | Deferred[Verdict], then: Callable[[Verdict], None]) -> None:
+        """Give a verdict to the engine, at once or when it comes. `then` hears of it first."""
+        if isinstance(verdict, Deferred):
+            verdict.addErrback(self._trouble)
+            verdict.addCallback(self._answer_late, slot, then)
+        else:
+            then(verdict)
+            self.engine.answer(slot, verdict)
+
+    def _answer_late(self, verdict: Verdict, slot: Slot, then: Callable[[Verdict], None]) -> None:
+        if not self._lost:
+            then(verdict)
+            self.engine.answer(slot, verdict)
+            self._run()
+
+    def _trouble(self, failure: Failure) -> Verdict:
+        self.log.failure("a verdict failed to come", failure)
+        return _TROUBLE
+
+    def _refused(self, what: str, verdict: Verdict, **facts: object) -> None:
+        self.house.metrics[f"refused_{what}"] += 1
+        self.house.lines.write("refused", client=self.facts.client, **facts, reply=verdict, why=verdict.reason)
+
+    # Events.
+
+    def _hello(self, event: Hello) -> None:
+        self._reset(None)
+        self.facts.hello = event.name
+        self.facts.extended = event.verb == "EHLO"
+        self.engine.answer(event.slot, self.engine.hello(event, f"greets {self.facts.address}"))
+
+    def _mail(self, event: Mail) -> None:
+        sender = self.house.local.complete(event.sender)
+
+        def then(verdict: Verdict) -> None:
+            if verdict.ok:
+                self._transaction = _Transaction(sender, event.params)
+            else:
+                self._refused("senders", verdict, sender=sender)
+
+        self._answer(event.slot, self.house.policy.mail(self.facts, sender), then)
+
+    def _rcpt(self, event: Rcpt) -> None:
+        transaction = self._transaction
+        assert transaction is not None
+        recipient = self.house.local.complete(event.recipient)
+
+        def then(verdict: Verdict) -> None:
+            if verdict.ok:
+                transaction.recipients.append(Recipient(recipient, event.params))
+            else:
+                self._refused("recipients", verdict, sender=transaction.sender, to=recipient)
+
+        count = len(transaction.recipients)
+        verdict = self.house.policy.rcpt(self.facts, transaction.sender, recipient, count)
+        self._answer(event.slot, verdict, then)
+
+    def _data(self, event: Data) -> None:
+        assert self._transaction is not None
+        self._transaction.sink = self.house.store.sink()
+        self.engine.answer(event.slot, BEGIN)
+
+    def _content(self, event: Content) -> None:
+        transaction = self._transaction
+        assert transaction is not None and transaction.sink is not None
+        transaction.header.feed(event.data)
+        if transaction.trouble is None and (written := transaction.sink.write(event.data)) is not None:
+            self._blocked += 1
+            written.addErrback(self._sink_failed, transaction)
+            written.addBoth(self._unblocked)
+
+    def _unblocked(self, _: object) -> None:
+        self._blocked -= 1
+        self._flow()
+
+    def _sink_failed(self, failure: Failure, transaction: _Transaction) -> None:
+        transaction.trouble = _excuse(failure)
+
+    def _reset(self, event: Reset | None) -> None:
+        if self._transaction is not None:
+            if self._transaction.sink is not None:
+                self._transaction.sink.discard()
+            self._transaction = None
+
+    def _login(self, event: Login) -> None:
+        credentials = event.credentials
+
+        def then(verdict: Verdict) -> None:
+            if verdict.ok:
+                self.facts.login = verdict.reason
+                self.house.metrics["logins"] += 1
+            else:
+                self.house.metrics["failed_logins"] += 1
+                self.house.lines.write("refused", client=self.facts.client, user=credentials.username, reply=verdict)
+
+        asked = self.house.policy.login(
+            self.facts, credentials.authorization, credentials.username, credentials.password
+        )
+        self._answer(event.slot, asked, then)
+
+    def _starttls(self, event: StartTLS) -> None:
+        transport: Any = self.transport
+        self.engine.answer(event.slot, _BEGIN_TLS)
+        transport.write(self.engine.bytes_to_send())
+        transport.startTLS(self.door.listening.context)
+        self._reset(None)
+        self.facts.hello = self.facts.login = ""
+        self.engine.tls_established()
+
+    # From the end of the content to the 250.
+
+    def _end(self, event: End) -> None:
+        transaction, self._transaction = self._transaction, None
+        assert transaction is not None and transaction.sink is not None
+        refusal = transaction.trouble or cleanup.looping(transaction.header)
+        if refusal is not None:
+            transaction.sink.discard()
+            self._refused("messages", refusal, sender=transaction.sender)
+            self.engine.answer(event.slot, refusal)
+            return
+        self._storing += 1
+        content = transaction.sink.finish()
+        durable = content if isinstance(content, Deferred) else succeed(content)
+        stored = durable.addCallback(self._submit, transaction)
+        stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(event.slot,), errbackArgs=(event.slot,))
+
+    def _submit(self, content: IContent, transaction: _Transaction) -> Deferred[Message]:
+        facts, house = self.facts, self.house
+        id = house.store.newId()
+        addresses = [recipient.address for recipient in transaction.recipients]
+        protocol = cleanup.protocol(extended=facts.extended, tls=bool(facts.tls), login=bool(facts.login))
+        trace = cleanup.Trace(facts.hello, facts.address, house.hostname, protocol, facts.tls, encode(id))
+        head = cleanup.head(
+            trace,
+            transaction.header,
+            transaction.sender,
+            addresses,
+            house.wall(),
+            complete=facts.role != "inbound",
+        )
+        envelope = Envelope(transaction.sender, tuple(transaction.recipients), transaction.params)
+        return house.submit.submit(Submission(id, facts.client, facts.listener, envelope, head, content))
+
+    def _stored(self, message: Message, slot: Slot) -> None:
+        self._storing -= 1
+        metrics = self.house.metrics
+        metrics["accepted"] += 1
+        metrics["accepted_octets"] += message.content.size
+        self.house.lines.write(
+            "received",
+            encode(message.id),
+            client=self.facts.client,
+            hello=self.facts.hello,
+            tls=self.facts.tls,
+            sender=f"<{message.sender}>",
+            size=message.size,
+        )
+        self._finish(slot, Reply(250, "2.0.0", f"queued as {encode(message.id)}"))
+
+    def _not_stored(self, failure: Failure, slot: Slot) -> None:
+        self._storing -= 1
+        verdict = _excuse(failure)
+        self._refused("messages", verdict)
+        self._finish(slot, verdict)
+
+    def _finish(self, slot: Slot, reply: Reply) -> None:
+        if not self._lost:
+            self.engine.answer(slot, reply)
+            self._run()
+
+
+def _excuse(failure: Failure) -> Verdict:
+    """What a client is told of a message that was not stored."""
+    if failure.check(StoreFull):
+        return _FULL
+    if not failure.check(StoreBroken):
+        Session.log.failure("a message was not stored", failure)
+    return _BROKEN
