@@ -115,10 +115,10 @@ class WordsTests(SynchronousTestCase):
             "vmtpd 1 on relay, up for 2 d",
             "listener  smtp: *:25, relay, TLS none",
             "2 waiting, 0 being delivered, 1 held",
-            "3 messages, 2.9 KiB, the oldest since 2 h",
+            "3 messages, 2.9 KiB, the oldest of 2 h ago",
             "counted   5 accepted, 1 failed logins",
             "down until 10:04:00 (in 4 min), 1 failure: timed out",
-            "up, 3 deliveries under way",
+            "up, 3 deliveries under way, 0 in line",
         ):
             self.assertIn(want, text)
 
