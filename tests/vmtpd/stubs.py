@@ -53,7 +53,7 @@ def told(id: str = ID) -> Row:
     """The whole story of that message."""
     tried = {"at": NOW - 60, "n": 1, "action": "delayed", "host": "mx.example.net[192.0.2.1]:25", "tls": "TLSv1.3"}
     events = [
-        {"at": NOW - 7200, "n": 0, "action": "received", "host": "", "tls": "", "reply": "", "next": None},
+        {"at": NOW - 7200, "n": 0, "action": "received", "host": "192.168.1.20", "tls": "", "reply": "", "next": None},
         tried | {"reply": "451 4.3.0 later", "next": NOW + 240},
     ]
     return waiting(id) | {"events": events}

@@ -14,6 +14,9 @@ Row = dict[str, Any]
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
+_TOWARDS = {"received": "from", "relayed": "to", "delivered": "to", "expanded": "to"}
+
+
 def clean(text: object) -> str:
     """A text that is safe to show."""
     shown = "" if text is None else str(text)
@@ -97,7 +100,7 @@ def happened(event: Row, now: datetime) -> str:
     host, tls, reply = clean(event.get("host")), clean(event.get("tls")), clean(event.get("reply"))
     text = clean(event.get("action"))
     if host:
-        text += f" {'by' if text in ('delayed', 'failed') else 'to'} {host}{f' ({tls})' if tls else ''}"
+        text += f" {_TOWARDS.get(text, 'by')} {host}{f' ({tls})' if tls else ''}"
     if reply:
         text += f": {reply}"
     if event.get("next"):
@@ -162,7 +165,7 @@ def status(row: Row, now: datetime, width: int | None) -> list[str]:
         f"queue     {q.get('queued', 0)} waiting, {q.get('leased', 0)} being delivered, {q.get('held', 0)} held",
         f"          {q.get('messages', 0)} messages, {size(q.get('octets', 0))}{oldest}",
     ]
-    shown = [f"{value} {clean(name).replace('_', ' ')}" for name, value in counted.items() if value]
+    shown = [f"{clean(name).replace('_', ' ')} {value}" for name, value in counted.items() if value]
     lines += [f"counted   {line}" for line in _wrapped(shown or ["nothing yet"], (width or 120) - 10)]
     cells = [("DESTINATION", "STANDS")]
     cells += [(clean(one.get("name")), _destination(one, now)) for one in row.get("destinations") or []]

@@ -61,7 +61,7 @@ class WordsTests(SynchronousTestCase):
                 "  bob@example.net: waiting for mx.example.net until 10:04:00 (in 4 min): connection refused",
                 "",
                 "what happened",
-                "  08:00:00  received",
+                "  08:00:00  received from 192.168.1.20",
                 "  09:59:00  bob@example.net  delayed by mx.example.net[192.0.2.1]:25 (TLSv1.3): 451 4.3.0 later; "
                 "next try 10:04:00",
             ],
@@ -116,7 +116,7 @@ class WordsTests(SynchronousTestCase):
             "listener  smtp: *:25, relay, TLS none",
             "2 waiting, 0 being delivered, 1 held",
             "3 messages, 2.9 KiB, the oldest of 2 h ago",
-            "counted   5 accepted, 1 failed logins",
+            "counted   accepted 5, failed logins 1",
             "down until 10:04:00 (in 4 min), 1 failure: timed out",
             "up, 3 deliveries under way, 0 in line",
         ):
