@@ -179,7 +179,8 @@ def _password() -> str:
 
 
 def _print(arguments: Namespace, row: dict[str, Any], lines: Callable[[], list[str]]) -> int:
-    print(json.dumps(row, indent=2) if arguments.json else "\n".join(lines()))
+    for line in [json.dumps(row, indent=2)] if arguments.json else lines():
+        print(line)
     return OK
 
 

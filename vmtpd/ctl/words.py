@@ -14,6 +14,9 @@ Row = dict[str, Any]
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
+_TOWARDS = {"received": "from", "relayed": "to", "delivered": "to", "expanded": "to"}
+
+
 def clean(text: object) -> str:
     """A text that is safe to show."""
     shown = "" if text is None else str(text)
@@ -97,7 +100,7 @@ def happened(event: Row, now: datetime) -> str:
     host, tls, reply = clean(event.get("host")), clean(event.get("tls")), clean(event.get("reply"))
     text = clean(event.get("action"))
     if host:
-        text += f" {'by' if text in ('delayed', 'failed') else 'to'} {host}{f' ({tls})' if tls else ''}"
+        text += f" {_TOWARDS.get(text, 'by')} {host}{f' ({tls})' if tls else ''}"
     if reply:
         text += f": {reply}"
     if event.get("next"):
@@ -148,7 +151,7 @@ def queue(rows: Sequence[Row], now: datetime, width: int | None) -> list[str]:
 def status(row: Row, now: datetime, width: int | None) -> list[str]:
     """The state of the daemon on a screen."""
     q, counted = row.get("queue") or {}, row.get("metrics") or {}
-    oldest = f", the oldest since {since(q['oldest'], now)}" if q.get("oldest") else ""
+    oldest = f", the oldest of {since(q['oldest'], now)} ago" if q.get("oldest") else ""
     lines = [
         f"vmtpd {clean(row.get('version'))} on {clean(row.get('hostname'))}, up for {since(row.get('started'), now)}",
         f"config    {clean(row.get('config'))}",
@@ -162,19 +165,18 @@ def status(row: Row, now: datetime, width: int | None) -> list[str]:
         f"queue     {q.get('queued', 0)} waiting, {q.get('leased', 0)} being delivered, {q.get('held', 0)} held",
         f"          {q.get('messages', 0)} messages, {size(q.get('octets', 0))}{oldest}",
     ]
-    shown = [f"{value} {clean(name).replace('_', ' ')}" for name, value in counted.items() if value]
+    shown = [f"{clean(name).replace('_', ' ')} {value}" for name, value in counted.items() if value]
     lines += [f"counted   {line}" for line in _wrapped(shown or ["nothing yet"], (width or 120) - 10)]
-    cells = [("DESTINATION", "STANDS", "WAITING")]
-    for one in row.get("destinations") or []:
-        cells.append((clean(one.get("name")), _destination(one, now), str(one.get("waiting", 0))))
-    return lines if len(cells) == 1 else [*lines, "", *table(cells, width, {1: 80})]
+    cells = [("DESTINATION", "STANDS")]
+    cells += [(clean(one.get("name")), _destination(one, now)) for one in row.get("destinations") or []]
+    return lines if len(cells) == 1 else [*lines, "", *table(cells, width, {0: 40})]
 
 
 def _destination(one: Row, now: datetime) -> str:
     if one.get("state") == "down":
         reply = clean(one.get("reply"))
         return f"down {until(one.get('until'), now)}, {_tries(one.get('failures') or 0, 'failure')}{': ' + reply if reply else ''}"
-    return f"up, {one.get('deliveries', 0)} deliveries under way"
+    return f"up, {_tries(one.get('deliveries') or 0, 'delivery')} under way, {one.get('waiting') or 0} in line"
 
 
 def _tries(count: int, noun: str = "try") -> str:

@@ -74,6 +74,7 @@ class ControlSite(Site):
     """The site of the control socket. It keeps no access log: changes are logged by admin.py, and looks are not news."""
 
     displayTracebacks = False
+    noisy = False
 
     def __init__(self, admin: Admin, reactor: object = None) -> None:
         super().__init__(Control(admin), requestFactory=BoundedRequest, timeout=60, reactor=reactor)
