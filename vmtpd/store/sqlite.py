@@ -33,7 +33,7 @@ from zope.interface import implementer
 from vmtpd.ids import Ids
 from vmtpd.interfaces import IStore, StoreBroken, StoreUnusable
 from vmtpd.mail import Counts, Destination, Lease, Message, QueueFilter, Row, Settlement, Submission
-from vmtpd.store import database, history, hold, queue, retention
+from vmtpd.store import database, history, hold, queue, retention, totals
 from vmtpd.store.content import Contents, Filed
 from vmtpd.store.hold import Slice
 from vmtpd.store.sink import Sink
@@ -230,7 +230,7 @@ class SQLiteStore:
 
     def counts(self) -> Deferred[Counts]:
         """The queue in numbers."""
-        return self._ask(history.counts)
+        return self._ask(totals.read)
 
     def queue(self, which: QueueFilter, limit: int, after: int) -> Deferred[list[Row]]:
         """Open messages with their open recipients, oldest first, with ids above `after`."""
