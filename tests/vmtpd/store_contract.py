@@ -34,19 +34,14 @@ def settled(id: int, n: int, action: Action, reply: str = "250 2.0.0 ok", **rest
     return Settlement(id, Outcome(n, action, "", reply, "mx.example.org", "TLSv1.3"), **rest)
 
 
-class StoreContract(Base):
-    """The contract."""
+class Scenes(Base):
+    """What tests of a store do with it again and again."""
+
+    everything = ALL
+    body = b"Subject: scan\r\n\r\nhello\r\n"
 
     now = NOW
     store: Any
-
-    def makeStore(self) -> Any:
-        """An open store."""
-        raise self.failureException("each store makes its own")
-
-    def setUp(self) -> None:
-        """Every test has an empty store."""
-        self.store = self.makeStore()
 
     def content(self, body: bytes) -> Any:
         """What a sink makes of a body."""
@@ -59,7 +54,7 @@ class StoreContract(Base):
         self,
         *recipients: str | Recipient,
         sender: str = "printer@example.org",
-        body: bytes = b"Subject: scan\r\n\r\nhello\r\n",
+        body: bytes = body,
         client: Client = PRINTER,
         **rest: Any,
     ) -> Submission:
@@ -98,6 +93,18 @@ class StoreContract(Base):
     def actions(self, id: int) -> list[tuple[int, str]]:
         """Recipient and action of a message's events."""
         return [(event["n"], event["action"]) for event in self.get(self.store.story(id))["events"]]
+
+
+class StoreContract(Scenes):
+    """The contract."""
+
+    def makeStore(self) -> Any:
+        """An open store."""
+        raise self.failureException("each store makes its own")
+
+    def setUp(self) -> None:
+        """Every test has an empty store."""
+        self.store = self.makeStore()
 
     # In and out
 
