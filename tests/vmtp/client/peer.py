@@ -15,7 +15,10 @@ Turn = tuple[bytes, bytes | None]
 """What the server waits for, and what it says then; None for the end of the connection."""
 
 FACTS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", True)
-EHLO = (b"EHLO me.example\r\n", b"250-relay.example greets you\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250 8BITMIME\r\n")
+EHLO = (
+    b"EHLO me.example\r\n",
+    b"250-relay.example greets you\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250 8BITMIME\r\n",
+)
 PLAIN_EHLO = (b"EHLO me.example\r\n", b"250 relay.example\r\n")
 GREETING = (b"", b"220 relay.example ESMTP\r\n")
 
