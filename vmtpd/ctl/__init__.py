@@ -90,9 +90,8 @@ def parser() -> argparse.ArgumentParser:
     test = _verb(verbs, "send-test", "send a short message, to try the way")
     test.set_defaults(run=commands.send_test)
     test.add_argument("address", metavar="ADDRESS")
-    test.add_argument(
-        "--wait", nargs="?", type=float, const=30.0, metavar="SECONDS", help="tell what became of it (default: 30 s)"
-    )
+    test.add_argument("--wait", action="store_true", help="tell what became of its first try")
+    test.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="wait so long (default: 30)")
 
     user = _verb(verbs, "user", "keep the users file; passwords are asked for, or read from the input")
     user.set_defaults(run=commands.user)

@@ -85,9 +85,9 @@ def send_test(arguments: Namespace, pause: Callable[[float], None] = time.sleep)
     daemon = _daemon(arguments)
     row = daemon.post("/v1/send-test", {"to": arguments.address})
     id = row["id"]
-    if arguments.wait is None:
+    if not arguments.wait:
         return _print(arguments, row, lambda: [f"sent as {id}; its way: vmtpctl show {id}"])
-    for _ in range(max(int(arguments.wait * 4), 1)):
+    for _ in range(max(int(arguments.timeout * 4), 1)):
         row = daemon.get(f"/v1/messages/{id}")
         recipient = (row.get("recipients") or [{}])[0]
         if recipient.get("state") == "done" or recipient.get("tries"):

@@ -75,8 +75,8 @@ class ControlSite(Site):
 
     displayTracebacks = False
 
-    def __init__(self, admin: Admin) -> None:
-        super().__init__(Control(admin), requestFactory=BoundedRequest, timeout=60)
+    def __init__(self, admin: Admin, reactor: object = None) -> None:
+        super().__init__(Control(admin), requestFactory=BoundedRequest, timeout=60, reactor=reactor)
 
     def log(self, request: object) -> None:
         """Nothing."""
