@@ -115,6 +115,7 @@ class _File:
 
     def _open(self) -> None:
         if not os.path.isdir(os.path.join(self._folder, "new")):
+            os.makedirs(self._folder, 0o700, exist_ok=True)
             for part in ("tmp", "cur", "new"):
                 os.makedirs(os.path.join(self._folder, part), 0o700, exist_ok=True)
             _sync(self._folder)

@@ -13,6 +13,7 @@ more on a fresh one. Behind the last octet of a content nothing is tried again: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -127,17 +128,14 @@ class SMTPDelivery:
         return True
 
     async def _send(self, session: Session, attempt: _Attempt) -> SendResult:
-        content = attempt.open()
         connection = session.connection
         try:
-            return await connection.run(
-                steps.send(connection.engine, attempt.envelope(), cast(steps.Content, content), attempt.size)
-            )
+            with closing(attempt.open()) as content:
+                reader = cast(steps.Content, content)
+                return await connection.run(steps.send(connection.engine, attempt.envelope(), reader, attempt.size))
         except BaseException:
             connection.close()
             raise
-        finally:
-            content.close()
 
 
 class _Attempt:
