@@ -177,14 +177,18 @@ def settle(
             connection.execute(_INSERT_EVENT, (message, n, now, action, host, tls, reply, after))
         if warned:
             connection.execute("UPDATE message SET warned = 1 WHERE id = ? AND warned = 0", (message,))
-    totals.change(connection, queued=delayed, leased=-delayed - done.total())
     for report in reports:
         add(connection, report, 0, now, expires)
-    return close(connection, done, now)
+    return close(connection, done, now, queued=delayed, leased=-delayed - done.total())
 
 
-def close(connection: Connection, done: Mapping[int, int], now: float) -> list[str]:
-    """Count recipients that were done, of each message; with a message's last its content goes. Returns files as settle does."""
+def close(
+    connection: Connection, done: Mapping[int, int], now: float, queued: int = 0, leased: int = 0, held: int = 0
+) -> list[str]:
+    """Count recipients that were done, of each message; with a message's last its content goes. Returns files as settle does.
+
+    `queued`, `leased` and `held` are what the recipients' moves change in the totals.
+    """
     files: list[str] = []
     closed = octets = 0
     for message, count in done.items():
@@ -199,8 +203,7 @@ def close(connection: Connection, done: Mapping[int, int], now: float) -> list[s
                 connection.execute("UPDATE message SET file = NULL WHERE id = ?", (message,))
                 if connection.execute("SELECT 1 FROM message WHERE file = ? LIMIT 1", (file,)).fetchone() is None:
                     files.append(file)
-    if closed:
-        totals.change(connection, messages=-closed, octets=-octets)
+    totals.change(connection, queued, leased, held, -closed, -octets)
     return files
 
 
