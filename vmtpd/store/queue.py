@@ -203,7 +203,7 @@ def close(
                 connection.execute("UPDATE message SET file = NULL WHERE id = ?", (message,))
                 if connection.execute("SELECT 1 FROM message WHERE file = ? LIMIT 1", (file,)).fetchone() is None:
                     files.append(file)
-    totals.change(connection, queued, leased, held, -closed, -octets)
+    totals.change(connection, queued, leased, held, -closed, -octets, closed)
     return files
 
 
