@@ -1,6 +1,6 @@
 """The queue: what becomes of a message's recipients, from the commit that stores it to the one that closes it.
 
-Plain functions that take the writer's connection, inside its transaction. They may run twice, when one of their group failed,
+Plain functions that take the writer's connection, inside its transaction. They may run again, when another of their group failed,
 so they take values and change nothing but the database. The moves of a recipient:
 
     queued -> leased    lease, or born so (add)
