@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vmtpd import checks
-from vmtpd.ini import ConfigError, read
+from vmtpd.ini import ConfigError, Reading, read
 from vmtpd.mail import TLS, Hop, Role
 from vmtpd.options import (
     ADDRESS,
@@ -247,14 +247,7 @@ def load(path: str, fqdn: Callable[[], str] = socket.getfqdn) -> Config:
     """
     reading = read(path)
     reading.check_names({word: "name" in section.__dataclass_fields__ for word, section in SECTIONS.items()})
-    server = reading.section("server", Server)
-    hostname = server.hostname or _hostname(fqdn())
-    server = dataclasses.replace(
-        server,
-        hostname=hostname,
-        control=server.control or os.path.join(server.data, "control"),
-        origin=server.origin or hostname,
-    )
+    server = _server(reading, fqdn)
     config = Config(
         path=os.path.abspath(path),
         server=server,
@@ -269,6 +262,26 @@ def load(path: str, fqdn: Callable[[], str] = socket.getfqdn) -> Config:
     if reading.problems:
         raise ConfigError(path, reading.problems)
     return config
+
+
+def load_server(path: str) -> Server:
+    """Read [server] alone, for a reader who may not open the secrets that `load` checks. Raises `ConfigError`."""
+    reading = read(path)
+    server = _server(reading, socket.gethostname)
+    if reading.problems:
+        raise ConfigError(path, reading.problems)
+    return server
+
+
+def _server(reading: Reading, fqdn: Callable[[], str]) -> Server:
+    server = reading.section("server", Server)
+    hostname = server.hostname or _hostname(fqdn())
+    return dataclasses.replace(
+        server,
+        hostname=hostname,
+        control=server.control or os.path.join(server.data, "control"),
+        origin=server.origin or hostname,
+    )
 
 
 def _hostname(name: str) -> str:

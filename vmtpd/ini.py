@@ -85,7 +85,9 @@ class Reading:
     def named(self, word: str, section: type[S]) -> tuple[S, ...]:
         """All sections [word NAME], in their order."""
         found = (name.partition(" ") for name in self._parser.sections())
-        return tuple(self.section(f"{word} {name}", section, name=name) for first, _, name in found if first == word)
+        return tuple(
+            self.section(f"{word} {name}", section, name=name) for first, _, name in found if first == word and name
+        )
 
     def section(self, title: str, section: type[S], **fields: Any) -> S:
         """One section; defaults where it is not in the file."""

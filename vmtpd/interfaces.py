@@ -8,7 +8,7 @@ A method that may wait returns a Deferred; one that says "or" answers at once wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from zope.interface import Attribute, Interface
@@ -94,11 +94,17 @@ class IStore(Interface):
     def sink() -> ISink:
         """A place for one body."""
 
-    def add(submission: Submission, lease: bool, expires: float) -> Deferred[Message]:
-        """Store a message with all its recipients: leased to this process, or queued and due at `not_before`."""
+    def add(submission: Submission, lease: bool, expires: float, destinations: Sequence[str] = ()) -> Deferred[Message]:
+        """Store a message with all its recipients: leased to this process, or queued and due at `not_before`.
 
-    def lease(limit: int, now: float) -> Deferred[list[Lease]]:
-        """Lease at most `limit` recipients that are due, the longest due first, grouped by message."""
+        `destinations` says, recipient by recipient, where each will wait; empty where that is not known.
+        """
+
+    def lease(limit: int, now: float, avoid: Collection[str] = ()) -> Deferred[list[Lease]]:
+        """Lease at most `limit` recipients that are due, the longest due first, grouped by message.
+
+        Those that wait at a destination to `avoid` stay, so that a slow one never fills the room of the others.
+        """
 
     def nextDue() -> Deferred[float | None]:
         """When the next queued recipient is due; None where nothing is queued."""
@@ -107,9 +113,6 @@ class IStore(Interface):
         settlements: Sequence[Settlement], reports: Sequence[Submission] = (), expires: float = 0.0
     ) -> Deferred[None]:
         """Record outcomes, with the reports that they call for, in one commit. Reports are queued and due at once."""
-
-    def release(settlements: Sequence[tuple[int, int]]) -> Deferred[None]:
-        """Give leased recipients (message, n) back untried: queued, due as they were."""
 
     def wake(destination: str, now: float, limit: int) -> Deferred[int]:
         """Make at most `limit` recipients that wait at a destination due now. Returns how many."""
@@ -150,6 +153,16 @@ class ISubmit(Interface):
 
     def submit(submission: Submission) -> Deferred[Message]:
         """Take responsibility. Fires when it is durable: only then may 250 be said. Fails with StoreFull or StoreBroken."""
+
+
+class IQueueManager(Interface):
+    """What the operator asks of the queue at work."""
+
+    def kick() -> None:
+        """Look into the store now, and try destinations that are down: somebody wants to see it happen."""
+
+    def destinations() -> list[Row]:
+        """The destinations in work or in trouble: name, state ("up" or "down"), until, failures, reply, deliveries, waiting."""
 
 
 class IPolicy(Interface):

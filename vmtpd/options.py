@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_DURATION = re.compile(r"(\d{1,9})\s*([smhdw]?)\Z")
-_SIZE = re.compile(r"(\d{1,12})\s*([KMGT]?)(?:i?B)?\Z", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw]?)\Z")
+_SIZE = re.compile(r"([0-9]{1,12})\s*([KMGT]?)(?:i?B)?\Z", re.IGNORECASE)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _OCTETS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
@@ -88,13 +88,13 @@ def options(section: type) -> dict[str, tuple[str, Option]]:
 
 def split_host_port(text: str) -> tuple[str, int | None]:
     """Cut "host:port", "[v6]:port", "host" or "[v6]"; brackets go. Raises ValueError."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+))(?::(\d{1,5}))?", text)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+))(?::([0-9]{1,5}))?", text)
     if match is None:
         raise ValueError("write host:port, with an IPv6 address in brackets: [::1]:25")
     if match[3] is None:
         return match[1] or match[2], None
     if not 0 < int(match[3]) < 65536:
-        raise ValueError("a port is a number from 1 to 65535")
+        raise ValueError("write a port from 1 to 65535")
     return match[1] or match[2], int(match[3])
 
 
@@ -237,7 +237,7 @@ def _smarthost(text: str) -> Hop:
     if not found:
         scheme, rest = "smtp", text
     if "@" in rest:
-        raise ValueError("a login does not belong in the URL; set user and password-file")
+        raise ValueError("a login does not belong in the URL; write it as user and password-file")
     if scheme.lower() not in schemes:
         raise ValueError("write smtp://host, submission://host (STARTTLS) or smtps://host (TLS from the start)")
     port, tls, implicit = schemes[scheme.lower()]

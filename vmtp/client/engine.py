@@ -36,7 +36,7 @@ from vmtp.sasl import MAX_RESPONSE
 MAX_COMMAND = 2048
 """Octets of a command line: the longest of RFC 5321 section 4.5.3.1.4 with all extensions stays below."""
 
-_OTHER = Turn("23")
+_OTHER = Turn((2, 3))
 
 
 class TLSFacts(NamedTuple):
@@ -177,7 +177,7 @@ class Engine:
     def receive(self, data: bytes) -> list[Event]:
         """Octets of the peer, b"" for the end of the stream. Never raises: what is wrong comes as `Ended`."""
         if not data:
-            return [self.end(ConnectionClosed("the connection was closed", self._operation))]
+            return [self.end(ConnectionClosed("the connection was closed"))]
         if self.state is State.CLOSED:
             return []
         if self.state is State.HANDSHAKE:
@@ -189,17 +189,17 @@ class Engine:
                 if not self._take(reply, events):
                     break
         except MalformedReply as error:
-            error.operation = self._operation
             events.append(self.end(error))
         return events
 
     def expire(self) -> Ended:
         """The patience is over."""
-        return self.end(TimedOut(f"no answer to {self._operation or 'us'} in time", self._operation))
+        return self.end(TimedOut("the peer took too long"))
 
     def end(self, error: RemoteError) -> Ended:
         """End the session, by an error of the network. The first one stays."""
         if self.error is None:
+            error.operation = error.operation or self._operation
             error.ambiguous = self.state is State.SENT
             self.error = error
         self.state = State.CLOSED
@@ -219,12 +219,12 @@ class Engine:
             return self._take_unasked(reply, events)
         operation = self._outstanding[0]
         turn = REPLIES.get(operation, _OTHER)
-        if reply.code < 400 and str(reply.code)[0] not in turn.good:
+        if reply.code < 400 and reply.code // 100 not in turn.good:
             events.append(self.end(UnexpectedReply(reply, operation)))
             return False
         self._outstanding.popleft()
-        moves = turn.accepted if reply.code < 400 else turn.refused
-        self.state = moves.get(self.state, self.state)
+        if moves := turn.accepted if reply.code < 400 else turn.refused:
+            self.state = moves.get(self.state, self.state)
         if operation in ("EHLO", "HELO"):
             self.capabilities = _capabilities(reply) if operation == "EHLO" and reply.ok else NOTHING
         elif operation == "AUTH" and reply.ok:
@@ -242,7 +242,7 @@ class Engine:
         if reply.code == 421 or (self.state is State.BODY and not reply.ok):
             events.append(self.end(UnexpectedReply(reply, self._operation)))
         else:
-            events.append(self.end(MalformedReply("a reply that nobody asked for", self._operation)))
+            events.append(self.end(MalformedReply("a reply that nobody asked for")))
         return False
 
     def _residue(self) -> Ended:

@@ -17,6 +17,8 @@ from typing import NamedTuple
 class State(Enum):
     """Where the sender of a session stands."""
 
+    __hash__ = object.__hash__  # Enum's own hashes the name anew each time
+
     GREETING = "the greeting has not come"
     REFUSED = "the greeting was a refusal"
     GREETED = "EHLO comes next"
@@ -69,24 +71,24 @@ SENDS: Mapping[State, Mapping[str, State | None]] = {
 class Turn(NamedTuple):
     """What replies do to an operation: first digits that are good, and the moves of the state with a good and a bad one."""
 
-    good: str = "2"
+    good: tuple[int, ...] = (2,)
     accepted: Mapping[State, State] = {}
     refused: Mapping[State, State] = {}
 
 
 REPLIES: Mapping[str, Turn] = {
-    "greeting": Turn("2", {State.GREETING: State.GREETED}, {State.GREETING: State.REFUSED}),
-    "EHLO": Turn("2", {State.HELLO: State.READY}, {State.HELLO: State.GREETED}),
-    "HELO": Turn("2", {State.HELLO: State.READY}, {State.HELLO: State.GREETED}),
-    "STARTTLS": Turn("2", {State.STARTTLS: State.HANDSHAKE}, {State.STARTTLS: State.READY}),
-    "AUTH": Turn("23", {State.AUTH: State.READY}, {State.AUTH: State.READY}),
-    "MAIL": Turn("2", {}, {State.MAIL: State.READY}),
+    "greeting": Turn((2,), {State.GREETING: State.GREETED}, {State.GREETING: State.REFUSED}),
+    "EHLO": Turn((2,), {State.HELLO: State.READY}, {State.HELLO: State.GREETED}),
+    "HELO": Turn((2,), {State.HELLO: State.READY}, {State.HELLO: State.GREETED}),
+    "STARTTLS": Turn((2,), {State.STARTTLS: State.HANDSHAKE}, {State.STARTTLS: State.READY}),
+    "AUTH": Turn((2, 3), {State.AUTH: State.READY}, {State.AUTH: State.READY}),
+    "MAIL": Turn((2,), {}, {State.MAIL: State.READY}),
     "RCPT": Turn(),
-    "DATA": Turn("3", {State.DATA: State.BODY}, {State.DATA: State.RCPT}),
-    "body": Turn("2", {State.SENT: State.READY}, {State.SENT: State.READY}),
+    "DATA": Turn((3,), {State.DATA: State.BODY}, {State.DATA: State.RCPT}),
+    "body": Turn((2,), {State.SENT: State.READY}, {State.SENT: State.READY}),
     "RSET": Turn(),
     "NOOP": Turn(),
-    "QUIT": Turn("2", {State.QUIT: State.CLOSED}, {State.QUIT: State.CLOSED}),
+    "QUIT": Turn((2,), {State.QUIT: State.CLOSED}, {State.QUIT: State.CLOSED}),
 }
 
 PIPELINED = frozenset({"MAIL", "RCPT", "RSET"})
@@ -96,5 +98,6 @@ PATIENCE: Mapping[str, float] = {"DATA": 120, "body": 600, "STARTTLS": 120, "QUI
 """Seconds to wait for a reply; 300 for any other (RFC 5321 section 4.5.3.2)."""
 
 PATIENCE_ELSE = 300.0
+PATIENCE_HANDSHAKE = 60.0
 PATIENCE_BLOCK = 180.0
 """Seconds to wait until the peer reads a piece of content (RFC 5321 section 4.5.3.2.5)."""

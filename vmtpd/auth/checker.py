@@ -38,8 +38,6 @@ WAITING = 200
 KEEP = 300.0
 """Seconds for which a good password is remembered."""
 
-_NEVER = (-1, -1, -1)
-
 
 class Unavailable(Exception):
     """Logins cannot be checked now."""
@@ -62,7 +60,7 @@ class Checker:
         self._free = DeferredSemaphore(THREADS)
         self._waiting = 0
         self._users: Mapping[str, users.Hash] | None = None
-        self._seen: tuple[int, int, int] = _NEVER
+        self._seen: tuple[int, int, int] | None = None
         self._good: dict[str, tuple[bytes, float]] = {}
 
     def check(self, name: str, password: str) -> Deferred[str | None]:
@@ -116,18 +114,22 @@ class Checker:
 
     def _reload(self) -> None:
         """Read the file again where it is not the one that was read last."""
-        try:
-            facts = os.stat(self._path)
-            state = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
-        except OSError:
-            state = _NEVER
-        if state == self._seen and (self._users is not None or state != _NEVER):
+        state = _state(self._path)
+        if state == self._seen:
             return
-        first, self._seen = self._seen == _NEVER and self._users is None, state
+        self._seen = state
         try:
             self._users = users.read(self._path)
         except users.UsersError as error:
-            if first or state != _NEVER:
-                self.log.error("logins: {error}", error=error)
+            self.log.error("logins: {error}", error=error)
             return
         self._good.clear()
+
+
+def _state(path: str) -> tuple[int, int, int]:
+    """What tells one state of the file from another; all zero where there is none."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size

@@ -30,7 +30,9 @@ MAX_PASSWORD = 1024
 MIN_PASSWORD = 8
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}\Z")
-_LINE = re.compile(r"scrypt\$(\d{1,7})\$(\d{1,2})\$(\d{1,2})\$([A-Za-z0-9+/=]{8,88})\$([A-Za-z0-9+/=]{40,88})\Z")
+_LINE = re.compile(
+    r"scrypt\$([0-9]{1,7})\$([0-9]{1,2})\$([0-9]{1,2})\$([A-Za-z0-9+/=]{8,88})\$([A-Za-z0-9+/=]{40,88})\Z"
+)
 
 
 class UsersError(Exception):

@@ -16,8 +16,6 @@ from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.names import dns
-from twisted.names.error import DNSNameError
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -30,6 +28,8 @@ ADDRESS_TTL = 60.0
 TIMEOUTS = (2, 5, 10)
 """Seconds for each round over the name servers."""
 MAX_EXCHANGERS = 20
+MX = 15
+"""The type of a mail exchanger's record (RFC 1035 section 3.2.2). twisted.names is imported where MX is used: it costs memory."""
 
 Answer = TypeVar("Answer")
 Lookup = Callable[[str], Deferred[list[str]]]
@@ -80,16 +80,20 @@ class Remembered(Generic[Answer]):
 
 @implementer(IResolver)
 class Resolver:
-    """`names` is a resolver of twisted.names, `system` asks getaddrinfo, `shuffle` orders exchangers of one preference."""
+    """`names` makes a resolver of twisted.names when one is needed, `system` asks getaddrinfo.
+
+    `shuffle` orders the exchangers of one preference.
+    """
 
     def __init__(
         self,
         clock: IReactorTime,
-        names: Any,
+        names: Callable[[], Any],
         system: Lookup,
         shuffle: Callable[[list[Any]], None] = random.shuffle,
     ) -> None:
-        self._names = names
+        self._make_names = names
+        self._names: Any = None
         self._system = system
         self._shuffle = shuffle
         self._exchangers: Remembered[list[tuple[int, str]]] = Remembered(clock)
@@ -105,11 +109,12 @@ class Resolver:
             return self._addresses.get(host, self._ask_system)
 
     def _ask_mx(self, domain: str) -> Deferred[tuple[list[tuple[int, str]], float]]:
+        self._names = self._names or self._make_names()
         asked: Deferred[Any] = self._names.lookupMailExchange(domain, timeout=TIMEOUTS)
         return asked.addCallbacks(self._found, _not_found, callbackArgs=(domain,))
 
     def _found(self, sections: Any, domain: str) -> tuple[list[tuple[int, str]], float]:
-        records = [record for record in sections[0] if record.type == dns.MX][:MAX_EXCHANGERS]
+        records = [record for record in sections[0] if record.type == MX][:MAX_EXCHANGERS]
         hosts = [(r.payload.preference, r.payload.name.name.decode("ascii", "replace").lower()) for r in records]
         ttl = float(min((record.ttl for record in records), default=NEGATIVE))
         if not hosts:
@@ -126,9 +131,11 @@ class Resolver:
 
 
 def _not_found(failure: Failure) -> Any:
+    from twisted.names.error import DNSNameError
+
     if failure.check(DNSNameError):
         raise NoSuchDomain("the domain does not exist") from None
-    raise ResolverTrouble(f"the name servers gave no answer ({failure.type.__name__})") from None
+    raise ResolverTrouble(f"the name servers gave no answer ({type(failure.value).__name__})") from None
 
 
 def _unknown(failure: Failure) -> Any:

@@ -1,7 +1,7 @@
 """Which way a recipient leaves: its route, chosen anew at each try, so that a changed configuration reaches mail that waits.
 
-Where it stands: qmgr asks for each leased recipient. In this order: an address of ours goes to its mailbox or to the administrator; else the
-rule with the most precise domain decides, which names smarthosts or says "by MX"; what no rule covers has no way out.
+Where it stands: qmgr asks for each leased recipient. In this order: an address of ours goes to its mailbox or to the administrator;
+else the rule with the most precise domain decides, which names smarthosts or says "by MX"; what no rule covers has no way out.
 
 *Failures*: none raised. No way out is `Unroutable` "failed"; trouble with the names is "delayed", and a smarthost's name is
 not looked up here at all, so that no outage of the DNS can bounce mail.

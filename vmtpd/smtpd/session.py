@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
 from twisted.logger import Logger
 from twisted.mail.smtp import ESMTP
@@ -347,11 +347,8 @@ class Session(ESMTP):
             return
         self._storing += 1
         content = transaction.sink.finish()
-        stored: Deferred[Message]
-        if isinstance(content, Deferred):
-            stored = content.addCallback(self._submit, transaction)
-        else:
-            stored = self._submit(content, transaction)
+        durable = content if isinstance(content, Deferred) else succeed(content)
+        stored = durable.addCallback(self._submit, transaction)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(event.slot,), errbackArgs=(event.slot,))
 
     def _submit(self, content: IContent, transaction: _Transaction) -> Deferred[Message]:

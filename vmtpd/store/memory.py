@@ -8,7 +8,7 @@ All Deferreds have fired when they are returned. `trouble`, where it is set, is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import ParamSpec, TypeVar
@@ -125,13 +125,15 @@ class MemoryStore:
         """A place for one body."""
         return MemorySink()
 
-    def add(self, submission: Submission, lease: bool, expires: float) -> Deferred[Message]:
+    def add(
+        self, submission: Submission, lease: bool, expires: float, destinations: Sequence[str] = ()
+    ) -> Deferred[Message]:
         """Store a message with all its recipients: leased to this process, or queued and due at `not_before`."""
-        return self._change(self._add, submission, lease, expires)
+        return self._change(self._add, submission, lease, expires, tuple(destinations))
 
-    def lease(self, limit: int, now: float) -> Deferred[list[Lease]]:
+    def lease(self, limit: int, now: float, avoid: Collection[str] = ()) -> Deferred[list[Lease]]:
         """Lease at most `limit` recipients that are due, the longest due first, grouped by message."""
-        return self._change(self._lease, limit, now)
+        return self._change(self._lease, limit, now, frozenset(avoid))
 
     def nextDue(self) -> Deferred[float | None]:
         """When the next queued recipient is due; None where nothing is queued."""
@@ -142,16 +144,6 @@ class MemoryStore:
     ) -> Deferred[None]:
         """Record outcomes, with the reports that they call for. Reports are queued and due at once."""
         return self._change(self._settle, settlements, reports, expires)
-
-    def release(self, settlements: Sequence[tuple[int, int]]) -> Deferred[None]:
-        """Give leased recipients (message, n) back untried: queued, due as they were."""
-
-        def release() -> None:
-            for id, n in settlements:
-                if (found := self._leased(id, n)) is not None:
-                    found.state = "queued"
-
-        return self._change(release)
 
     def wake(self, destination: str, now: float, limit: int) -> Deferred[int]:
         """Make at most `limit` recipients that wait at a destination due now. Returns how many."""
@@ -260,7 +252,7 @@ class MemoryStore:
             return None
         return kept.recipients[n - 1]
 
-    def _add(self, submission: Submission, lease: bool, expires: float) -> Message:
+    def _add(self, submission: Submission, lease: bool, expires: float, destinations: tuple[str, ...]) -> Message:
         id, envelope, now = submission.id, submission.envelope, self._wall()
         if id in self._kept:
             raise ValueError("a message of this id is in the store")
@@ -270,16 +262,21 @@ class MemoryStore:
             id, submission.client, envelope.sender, envelope.params, now, expires, submission.head, submission.content
         )
         due = now if lease else submission.not_before or now
+        waits_at = destinations or (None,) * len(envelope.recipients)
         recipients = [
-            Waiting(Addressee(n, address, params), "leased" if lease else "queued", due)
-            for n, (address, params) in enumerate(envelope.recipients, 1)
+            Waiting(Addressee(n, address, params), "leased" if lease else "queued", due, destination=destination)
+            for n, ((address, params), destination) in enumerate(zip(envelope.recipients, waits_at, strict=True), 1)
         ]
         kept = self._kept[id] = Kept(message, submission, recipients)
         kept.record(0, now, "received", Outcome(0, "relayed", "", "", str(submission.client)))
         return message
 
-    def _lease(self, limit: int, now: float) -> list[Lease]:
-        due = [(kept, each) for kept, each in self._all() if each.state == "queued" and each.due <= now]
+    def _lease(self, limit: int, now: float, avoid: frozenset[str]) -> list[Lease]:
+        due = [
+            (kept, each)
+            for kept, each in self._all()
+            if each.state == "queued" and each.due <= now and each.destination not in avoid
+        ]
         due.sort(key=lambda pair: (pair[1].due, pair[0].message.id, pair[1].addressee.n))
         taken: dict[int, list[Addressee]] = {}
         for kept, each in due[:limit]:
@@ -308,7 +305,7 @@ class MemoryStore:
             if not known:
                 kept.record(outcome.n, now, outcome.action, outcome, settlement.due if delayed else None)
         for report in reports:
-            self._add(report, False, expires)
+            self._add(report, False, expires, ())
 
     def _each(self, which: QueueFilter, states: Sequence[State], state: State, action: str, now: float) -> int:
         meant = [(kept, each) for kept, each in self._meant(which) if each.state in states]

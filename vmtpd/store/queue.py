@@ -4,7 +4,7 @@ Plain functions that take the writer's connection, inside its transaction. They 
 so they take values and change nothing but the database. The moves of a recipient:
 
     queued -> leased    lease, or born so (add)
-    leased -> queued    release; settle with `delayed`; start, when its owner is dead
+    leased -> queued    settle with `delayed`; start, when its owner is dead
     leased -> done      settle
     queued <-> held, queued or held -> done     the operator's (hold.py)
 
@@ -36,14 +36,16 @@ _INSERT_MESSAGE = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_RECIPIENT = (
-    "INSERT INTO recipient (message, n, address, params, state, owner, due, tries) VALUES (?, ?, ?, ?, ?, ?, ?, 0)"
+    "INSERT INTO recipient (message, n, address, params, state, owner, due, destination, tries)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)"
 )
 _INSERT_EVENT = "INSERT INTO event (message, n, at, action, host, tls, reply, next) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _SELECT_DUE = (
     "SELECT r.message, r.n, r.address, r.params, r.tries, CASE WHEN m.file IS NULL THEN m.size ELSE 0 END"
     " FROM recipient r INDEXED BY recipient_due JOIN message m ON m.id = r.message"
-    " WHERE r.state = 'queued' AND r.due <= ? ORDER BY r.due, r.message, r.n LIMIT ?"
+    " WHERE r.state = 'queued' AND r.due <= ?1 {avoided} ORDER BY r.due, r.message, r.n LIMIT ?2"
 )
+_AVOIDED = "AND ifnull(r.destination, '') NOT IN (SELECT value FROM json_each(?3))"
 _LEASE = "UPDATE recipient SET state = 'leased', owner = ? WHERE message = ? AND n = ?"
 _SELECT_MESSAGES = (
     "SELECT id, kind, client, sender, params, arrived, expires, warned, size, digest, file, head, body"
@@ -63,8 +65,15 @@ _CLOSE = (
 )
 
 
-def add(connection: Connection, submission: Submission, owner: int, now: float, expires: float) -> Message:
-    """Store a message: leased to `owner`, or queued where that is 0."""
+def add(
+    connection: Connection,
+    submission: Submission,
+    owner: int,
+    now: float,
+    expires: float,
+    destinations: Sequence[str] = (),
+) -> Message:
+    """Store a message: leased to `owner`, or queued where that is 0; `destinations` tells where each recipient will wait."""
     id, client, envelope = submission.id, submission.client, submission.envelope
     head, content = submission.head, submission.content
     if not isinstance(content, Inline | Filed):
@@ -93,17 +102,12 @@ def add(connection: Connection, submission: Submission, owner: int, now: float, 
         ),
     )
     state, holder, due = ("leased", owner, now) if owner else ("queued", None, submission.not_before or now)
-    if len(recipients) == 1:
-        address, params = recipients[0]
-        connection.execute(_INSERT_RECIPIENT, (id, 1, address, _packed(params), state, holder, due))
-    else:
-        connection.executemany(
-            _INSERT_RECIPIENT,
-            [
-                (id, n, address, _packed(params), state, holder, due)
-                for n, (address, params) in enumerate(recipients, 1)
-            ],
-        )
+    waits_at = destinations or (None,) * len(recipients)
+    rows = [
+        (id, n, address, _packed(params), state, holder, due, destination)
+        for n, ((address, params), destination) in enumerate(zip(recipients, waits_at, strict=True), 1)
+    ]
+    connection.executemany(_INSERT_RECIPIENT, rows)
     if submission.metadata:
         metadata.insert(connection, id, "client", submission.metadata)
     if owner:
@@ -115,12 +119,21 @@ def add(connection: Connection, submission: Submission, owner: int, now: float, 
 
 
 def lease(
-    connection: Connection, owner: int, limit: int, now: float, stored: Callable[[str, int, bytes], IContent]
+    connection: Connection,
+    owner: int,
+    limit: int,
+    now: float,
+    avoid: Sequence[str],
+    stored: Callable[[str, int, bytes], IContent],
 ) -> list[Lease]:
-    """Lease recipients that are due, the longest due first; `stored` makes the content of a file."""
+    """Lease recipients that are due and wait at no destination to avoid; `stored` makes the content of a file."""
+    if avoid:
+        found = connection.execute(_SELECT_DUE.format(avoided=_AVOIDED), (now, limit, json.dumps(avoid)))
+    else:
+        found = connection.execute(_SELECT_DUE.format(avoided=""), (now, limit))
     taken: dict[int, list[Addressee]] = {}
     octets = 0
-    for message, n, address, params, tries, size in connection.execute(_SELECT_DUE, (now, limit)).fetchall():
+    for message, n, address, params, tries, size in found.fetchall():
         addressee = Addressee(n, address, _unpacked(params), tries)
         if message in taken:
             taken[message].append(addressee)
@@ -205,16 +218,6 @@ def close(
                     files.append(file)
     totals.change(connection, queued, leased, held, -closed, -octets, closed)
     return files
-
-
-def release(connection: Connection, recipients: Sequence[tuple[int, int]]) -> None:
-    """Give leased recipients back, due as they were."""
-    released = connection.executemany(
-        "UPDATE recipient SET state = 'queued', owner = NULL WHERE message = ? AND n = ? AND state = 'leased'",
-        recipients,
-    ).rowcount
-    if released > 0:
-        totals.change(connection, queued=released, leased=-released)
 
 
 def release_all(connection: Connection) -> int:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,16 +187,18 @@ class SQLiteStore:
         """A place for one body."""
         return Sink(self._contents)
 
-    def add(self, submission: Submission, lease: bool, expires: float) -> Deferred[Message]:
+    def add(
+        self, submission: Submission, lease: bool, expires: float, destinations: Sequence[str] = ()
+    ) -> Deferred[Message]:
         """Store a message with all its recipients: leased to this process, or queued and due at `not_before`."""
         owner = self._owner if lease else 0
-        done = self._write(queue.add, submission, owner, self._wall(), expires, adds=True)
+        done = self._write(queue.add, submission, owner, self._wall(), expires, tuple(destinations), adds=True)
         self._claim(done, (submission,))
         return done
 
-    def lease(self, limit: int, now: float) -> Deferred[list[Lease]]:
+    def lease(self, limit: int, now: float, avoid: Collection[str] = ()) -> Deferred[list[Lease]]:
         """Lease at most `limit` recipients that are due, the longest due first, grouped by message."""
-        return self._write(queue.lease, self._owner, limit, now, self._contents.stored)
+        return self._write(queue.lease, self._owner, limit, now, tuple(avoid), self._contents.stored)
 
     def nextDue(self) -> Deferred[float | None]:
         """When the next queued recipient is due; None where nothing is queued."""
@@ -209,10 +211,6 @@ class SQLiteStore:
         done = self._write(queue.settle, tuple(settlements), tuple(reports), self._wall(), expires)
         self._claim(done, reports)
         return done.addCallback(self._contents.remove)
-
-    def release(self, settlements: Sequence[tuple[int, int]]) -> Deferred[None]:
-        """Give leased recipients (message, n) back untried: queued, due as they were."""
-        return self._write(queue.release, tuple(settlements))
 
     def wake(self, destination: str, now: float, limit: int) -> Deferred[int]:
         """Make at most `limit` recipients that wait at a destination due now. Returns how many."""
