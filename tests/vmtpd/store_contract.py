@@ -241,13 +241,14 @@ class StoreContract(Scenes):
         self.assertEqual(self.leased(limit=2, now=self.now + 100), [(early, [1]), (between, [1])])
         self.assertEqual(self.leased(limit=2, now=self.now + 100), [(late, [1])])
 
-    def test_release(self) -> None:
-        """What was leased and not tried is queued again, due as it was."""
-        id = self.add(not_before=self.now + 5)
-        self.assertEqual(self.leased(now=self.now + 50), [(id, [1])])
-        self.get(self.store.release([(id, 1), (id, 2), (id + 1, 1)]))
-        self.assertEqual(self.get(self.store.nextDue()), self.now + 5)
-        self.assertEqual(self.actions(id), [(0, "received")])
+    def test_avoided_destinations(self) -> None:
+        """A destination that holds too much already is passed over, and gets its turn later."""
+        slow = self.get(self.store.add(self.submission(), False, self.now + 99, ["slow.example"])).id
+        other = self.get(self.store.add(self.submission(), False, self.now + 99, ["other.example"])).id
+        unknown = self.add()
+        leases = self.get(self.store.lease(10, self.now, ["slow.example", "dead.example"]))
+        self.assertEqual([lease.message.id for lease in leases], [other, unknown])
+        self.assertEqual(self.leased(), [(slow, [1])])
 
     # Outcomes
 

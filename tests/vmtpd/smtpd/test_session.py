@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
@@ -29,7 +30,7 @@ class Tests(SynchronousTestCase):
     def setUp(self) -> None:
         self.house = TestHouse()
 
-    def connect(self, host: str = "192.168.1.9", **listening: object) -> tuple[Session, StringTransport]:
+    def connect(self, host: str = "192.168.1.9", **listening: Any) -> tuple[Session, StringTransport]:
         """A client on the local network."""
         return self.house.connect(self.house.door(LAN, **listening), host)
 
@@ -126,7 +127,7 @@ class SubmissionTests(Tests):
 class TrustTests(Tests):
     """Who may relay."""
 
-    def ask(self, host: str, recipient: bytes, **listening: object) -> str:
+    def ask(self, host: str, recipient: bytes, **listening: Any) -> str:
         """The answer to a recipient."""
         session, transport = self.connect(host, **listening)
         session.dataReceived(b"EHLO x\r\nMAIL FROM:<ann@example.org>\r\nRCPT TO:<" + recipient + b">\r\n")

@@ -45,7 +45,7 @@ class Agreement(Scenes, OnDisk):
         for _ in range(steps):
             self.now += dice.random() * 100
             verb = dice.choice(
-                ["add"] * 3 + ["lease"] * 3 + ["settle"] * 5 + ["release", "hold", "unhold", "retry", "delete", "wake"]
+                ["add"] * 3 + ["lease"] * 3 + ["settle"] * 5 + ["hold", "unhold", "retry", "delete", "wake"]
             )
             if verb == "add":
                 self.store = disk
@@ -64,13 +64,10 @@ class Agreement(Scenes, OnDisk):
                 ]
                 self.assertEqual(*seen)
                 leased += [(each.message.id, to.n) for each in one for to in each.recipients]
-            elif verb in ("settle", "release") and leased:
+            elif verb == "settle" and leased:
                 dice.shuffle(leased)
                 cut = dice.randrange(len(leased) + 1)
                 now, leased = leased[:cut], leased[cut:]
-                if verb == "release":
-                    both("release", now)
-                    continue
                 both("settle", [
                     settled(id, n, dice.choice(["delayed", "delayed", "relayed", "failed"]), dice.choice(["a", "b"]),
                             due=self.now + dice.choice([0, 50, 500]), destination=f"d{dice.randrange(3)}.example",
