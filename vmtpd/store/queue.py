@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from sqlite3 import Connection
 from types import MappingProxyType
+from typing import Any
 
 from vmtp.envelope import NOTHING
 from vmtpd.interfaces import IContent
@@ -40,12 +41,17 @@ _INSERT_RECIPIENT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)"
 )
 _INSERT_EVENT = "INSERT INTO event (message, n, at, action, host, tls, reply, next) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_SELECT_DUE = (
-    "SELECT r.message, r.n, r.address, r.params, r.tries, CASE WHEN m.file IS NULL THEN m.size ELSE 0 END"
-    " FROM recipient r INDEXED BY recipient_due JOIN message m ON m.id = r.message"
-    " WHERE r.state = 'queued' AND r.due <= ?1 {avoided} ORDER BY r.due, r.message, r.n LIMIT ?2"
+_DUE = (
+    "SELECT r.due, r.message, r.n, r.address, r.params, r.tries, CASE WHEN m.file IS NULL THEN m.size ELSE 0 END, r.destination"
+    " FROM recipient r INDEXED BY {index} JOIN message m ON m.id = r.message"
+    " WHERE r.state = 'queued' AND {where} ORDER BY r.due, r.message, r.n LIMIT ?"
 )
-_AVOIDED = "AND ifnull(r.destination, '') NOT IN (SELECT value FROM json_each(?3))"
+_SELECT_DUE = _DUE.format(index="recipient_due", where="r.due <= ?")
+_SELECT_DUE_AT = _DUE.format(index="recipient_destination", where="r.destination IS ? AND r.due <= ?")
+_NEXT_DESTINATION = (
+    "SELECT destination FROM recipient INDEXED BY recipient_destination"
+    " WHERE state = 'queued' AND destination > ? ORDER BY destination LIMIT 1"
+)
 _LEASE = "UPDATE recipient SET state = 'leased', owner = ? WHERE message = ? AND n = ?"
 _SELECT_MESSAGES = (
     "SELECT id, kind, client, sender, params, arrived, expires, warned, size, digest, file, head, body"
@@ -127,13 +133,9 @@ def lease(
     stored: Callable[[str, int, bytes], IContent],
 ) -> list[Lease]:
     """Lease recipients that are due and wait at no destination to avoid; `stored` makes the content of a file."""
-    if avoid:
-        found = connection.execute(_SELECT_DUE.format(avoided=_AVOIDED), (now, limit, json.dumps(avoid)))
-    else:
-        found = connection.execute(_SELECT_DUE.format(avoided=""), (now, limit))
     taken: dict[int, list[Addressee]] = {}
     octets = 0
-    for message, n, address, params, tries, size in found.fetchall():
+    for _, message, n, address, params, tries, size, _ in _due(connection, limit, now, frozenset(avoid)):
         addressee = Addressee(n, address, _unpacked(params), tries)
         if message in taken:
             taken[message].append(addressee)
@@ -155,6 +157,29 @@ def lease(
             id, Client(kind, client), sender, _unpacked(params), arrived, expires, head, content, bool(warned)
         )
     return [Lease(messages[id], tuple(some)) for id, some in taken.items()]
+
+
+def _due(connection: Connection, limit: int, now: float, avoid: Set[str]) -> list[tuple[Any, ...]]:
+    """Rows of _DUE, the longest due first, without those that wait at a destination to avoid."""
+    rows = connection.execute(_SELECT_DUE, (now, limit)).fetchall()
+    free = [row for row in rows if (row[-1] or "") not in avoid]
+    if len(rows) < limit or len(free) == limit:
+        return free
+    # A crowd stands in front. Go round it: from destination to destination, along the index.
+    free = []
+    name: str | None = None
+    while len(free) < limit * 20:
+        if (name or "") not in avoid:
+            free += connection.execute(_SELECT_DUE_AT, (name, now, limit)).fetchall()
+        if name is None:
+            name = ""
+            continue
+        following = connection.execute(_NEXT_DESTINATION, (name,)).fetchone()
+        if following is None:
+            break
+        (name,) = following
+    free.sort(key=lambda row: row[:3])
+    return free[:limit]
 
 
 def next_due(connection: Connection) -> float | None:
