@@ -250,6 +250,19 @@ class StoreContract(Scenes):
         self.assertEqual([lease.message.id for lease in leases], [other, unknown])
         self.assertEqual(self.leased(), [(slow, [1])])
 
+    def test_crowd_in_front(self) -> None:
+        """However many wait for a slow destination, those behind them are found, the longest due first."""
+        for name in ["slow.example"] * 30 + ["a.example", "c.example", "", "b.example"] * 3:
+            self.now += 1
+            self.get(self.store.add(self.submission(), False, self.now + DAY, [name] if name else []))
+        waiting = self.get(self.store.queue(ALL, 100, 0))
+        behind = [ids.decode(row["id"]) for row in waiting[30:]]
+        for begin in (0, 5, 10):
+            leases = self.get(self.store.lease(5, self.now, ["slow.example", "dead.example"]))
+            self.assertEqual([lease.message.id for lease in leases], behind[begin : begin + 5])
+        self.assertEqual(self.get(self.store.lease(5, self.now, ["slow.example"])), [])
+        self.assertEqual(len(self.leased()), 30)
+
     # Outcomes
 
     def test_delayed(self) -> None:

@@ -60,9 +60,9 @@ def delete(connection: Connection, which: QueueFilter, now: float, after: int) -
     held, last = _meant(connection, which, "held", after)
     meant = sorted(queued + held)
     connection.executemany("UPDATE recipient SET state = 'done', action = 'deleted' WHERE message = ? AND n = ?", meant)
-    totals.change(connection, queued=-len(queued), held=-len(held))
     record(connection, "deleted", meant, now)
-    return Slice(len(meant), last, close(connection, Counter(message for message, _ in meant), now))
+    done = Counter(message for message, _ in meant)
+    return Slice(len(meant), last, close(connection, done, now, queued=-len(queued), held=-len(held)))
 
 
 def _make_due(connection: Connection, meant: Sequence[tuple[int, int]], now: float) -> None:

@@ -308,12 +308,8 @@ class SQLiteStore:
     async def _prune(self) -> None:
         """Forget what is old, a few rows in a commit."""
         now = self._wall()
-        left = await self._ask(retention.surplus, now - self._history, self._history_messages)
-        while left > 0:
-            forgotten = await self._write(retention.prune, left)
-            if not forgotten:
-                break
-            left -= forgotten
+        while await self._write(retention.prune, now - self._history, self._history_messages):
+            pass
         await self._write(retention.prune_destinations, now)
         while await self._write(retention.shrink):
             pass

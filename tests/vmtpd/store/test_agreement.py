@@ -102,12 +102,12 @@ class Agreement(Scenes, OnDisk):
     def check_totals(self) -> None:
         """The numbers that are kept are those that counting gives, and `open` is the number of recipients that are not done."""
         self.assertEqual(
-            self.query("SELECT queued, leased, held, messages, octets FROM total"),
+            self.query("SELECT queued, leased, held, messages, octets, done FROM total"),
             self.query(
                 "SELECT (SELECT count(*) FROM recipient WHERE state = 'queued'),"
                 " (SELECT count(*) FROM recipient WHERE state = 'leased'),"
                 " (SELECT count(*) FROM recipient WHERE state = 'held'),"
-                " count(*), ifnull(sum(size), 0) FROM message WHERE open > 0"
+                " count(*), ifnull(sum(size), 0), (SELECT count(*) FROM message WHERE open = 0) FROM message WHERE open > 0"
             ),
         )
         self.assertEqual(

@@ -47,15 +47,16 @@ CREATE INDEX recipient_due ON recipient (due) WHERE state = 'queued';
 CREATE INDEX recipient_destination ON recipient (destination, due) WHERE state = 'queued';
 CREATE INDEX recipient_owner ON recipient (owner) WHERE state = 'leased';
 
--- One row: recipients by state, open messages, their octets.
+-- One row: recipients by state, open messages, their octets, messages that are done and remembered.
 CREATE TABLE total (
     queued INTEGER NOT NULL,
     leased INTEGER NOT NULL,
     held INTEGER NOT NULL,
     messages INTEGER NOT NULL,
-    octets INTEGER NOT NULL
+    octets INTEGER NOT NULL,
+    done INTEGER NOT NULL
 );
-INSERT INTO total VALUES (0, 0, 0, 0, 0);
+INSERT INTO total VALUES (0, 0, 0, 0, 0, 0);
 
 CREATE TABLE metadata (
     message INTEGER NOT NULL,
