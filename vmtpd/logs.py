@@ -66,10 +66,8 @@ class Lines:
                 if value is None or value == "":
                     continue
                 text = value if type(value) is str else str(value)
-                if len(text) <= MAX_VALUE and text.isprintable() and " " not in text and '"' not in text:
-                    line += f" {name}={text}"
-                else:
-                    line += f" {name}={quoted(text)}"
+                plain = text.isprintable() and " " not in text and '"' not in text and len(text) <= MAX_VALUE
+                line += f" {name}={text if plain else quoted(text)}"
             line += "\n"
         lines = self._lines
         lines.append(line)
