@@ -90,7 +90,7 @@ def send_test(arguments: Namespace, pause: Callable[[float], None] = time.sleep)
     for _ in range(max(int(arguments.timeout * 4), 1)):
         row = daemon.get(f"/v1/messages/{id}")
         recipient = (row.get("recipients") or [{}])[0]
-        if recipient.get("state") == "done" or recipient.get("tries"):
+        if recipient.get("state") == "done" or (recipient.get("state") == "queued" and recipient.get("reply")):
             break
         pause(0.25)
     else:
