@@ -22,7 +22,7 @@ from types import MappingProxyType
 from vmtp.envelope import NOTHING
 from vmtpd.interfaces import IContent
 from vmtpd.mail import Addressee, Client, Destination, Lease, Message, Settlement, Submission
-from vmtpd.store import metadata
+from vmtpd.store import metadata, totals
 from vmtpd.store.content import Filed, Inline
 
 MAX_REPLY = 2048
@@ -61,7 +61,7 @@ _SETTLE = (
 )
 _CLOSE = (
     "UPDATE message SET open = open - ?1, body = CASE WHEN open = ?1 THEN NULL ELSE body END,"
-    " closed = CASE WHEN open = ?1 THEN ?2 END WHERE id = ?3 RETURNING open, file"
+    " closed = CASE WHEN open = ?1 THEN ?2 END WHERE id = ?3 RETURNING open, size, file"
 )
 
 
@@ -110,6 +110,10 @@ def add(
     connection.executemany(_INSERT_RECIPIENT, rows)
     if submission.metadata:
         metadata.insert(connection, id, "client", submission.metadata)
+    if owner:
+        totals.change(connection, leased=len(recipients), messages=1, octets=size)
+    else:
+        totals.change(connection, queued=len(recipients), messages=1, octets=size)
     connection.execute(_INSERT_EVENT, (id, 0, now, "received", str(client), "", "", None))
     return Message(id, client, envelope.sender, envelope.params, now, expires, head, content)
 
@@ -138,7 +142,11 @@ def lease(
         else:
             octets += size
             taken[message] = [addressee]
-    connection.executemany(_LEASE, [(owner, message, each.n) for message, some in taken.items() for each in some])
+    if not taken:
+        return []
+    leased = [(owner, message, each.n) for message, some in taken.items() for each in some]
+    connection.executemany(_LEASE, leased)
+    totals.change(connection, queued=-len(leased), leased=len(leased))
     messages: dict[int, Message] = {}
     for row in connection.execute(_SELECT_MESSAGES, (json.dumps(list(taken)),)):
         id, kind, client, sender, params, arrived, expires, warned, size, digest, file, head, body = row
@@ -164,12 +172,14 @@ def settle(
 ) -> list[str]:
     """Record outcomes and store the reports, queued. Returns the files that no message names any more."""
     done: Counter[int] = Counter()
+    delayed = 0
     for message, outcome, due, destination, attempt, warned in settlements:
         n, action, _, reply, host, tls, _ = outcome
         reply = reply[:MAX_REPLY]
         if action == "delayed":
             known = not attempt and _last(connection, message, n) == (action, reply)
             cursor = connection.execute(_DELAY, (due, destination, attempt, reply, message, n))
+            delayed += cursor.rowcount
             after: float | None = due
         else:
             known = False
@@ -180,6 +190,7 @@ def settle(
             connection.execute(_INSERT_EVENT, (message, n, now, action, host, tls, reply, after))
         if warned:
             connection.execute("UPDATE message SET warned = 1 WHERE id = ? AND warned = 0", (message,))
+    totals.change(connection, queued=delayed, leased=-delayed - done.total())
     for report in reports:
         add(connection, report, 0, now, expires)
     return close(connection, done, now)
@@ -187,21 +198,30 @@ def settle(
 
 def close(connection: Connection, done: Mapping[int, int], now: float) -> list[str]:
     """Count recipients that were done, of each message; with a message's last its content goes. Returns files as settle does."""
-    files = []
+    files: list[str] = []
+    closed = octets = 0
     for message, count in done.items():
         if not count:
             continue
-        for still_open, file in connection.execute(_CLOSE, (count, now, message)).fetchall():
-            if file and not still_open:
+        for still_open, size, file in connection.execute(_CLOSE, (count, now, message)).fetchall():
+            if still_open:
+                continue
+            closed += 1
+            octets += size
+            if file:
                 connection.execute("UPDATE message SET file = NULL WHERE id = ?", (message,))
                 if connection.execute("SELECT 1 FROM message WHERE file = ? LIMIT 1", (file,)).fetchone() is None:
                     files.append(file)
+    if closed:
+        totals.change(connection, messages=-closed, octets=-octets)
     return files
 
 
 def release_all(connection: Connection) -> int:
     """Give back what dead owners leased: all, since a store on SQLite has one daemon. Returns how many."""
-    return connection.execute("UPDATE recipient SET state = 'queued', owner = NULL WHERE state = 'leased'").rowcount
+    released = connection.execute("UPDATE recipient SET state = 'queued', owner = NULL WHERE state = 'leased'").rowcount
+    totals.change(connection, queued=released, leased=-released)
+    return released
 
 
 def wake(connection: Connection, destination: str, now: float, limit: int) -> int:

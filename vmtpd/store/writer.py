@@ -69,12 +69,6 @@ class Writer:
         elif jobs:
             self._group(jobs)
 
-    def fail(self, error: StoreBroken) -> None:
-        """No more writes."""
-        if self._broken is None:
-            self._broken = error
-            self._on_broken(error)
-
     def _group(self, jobs: Sequence[Job]) -> None:
         connection = self.connection
         try:
@@ -85,9 +79,13 @@ class Writer:
         except Exception as error:
             self._undo(jobs, error)
 
+    def _fail(self, error: StoreBroken) -> None:
+        self._broken = error
+        self._on_broken(error)
+
     def _undo(self, jobs: Sequence[Job], error: Exception) -> None:
         """Roll back, then do again what deserves it."""
-        code = _code(error)
+        code = sqlite3.SQLITE_IOERR if isinstance(error, StoreBroken) else _code(error)
         if code not in _BROKEN:
             try:
                 if self.connection.in_transaction:
@@ -95,7 +93,10 @@ class Writer:
             except sqlite3.Error as worse:
                 error, code = worse, sqlite3.SQLITE_IOERR
         if code in _BROKEN:
-            self.fail(StoreBroken(f"the database cannot be written: {error}"))
+            broken = (
+                error if isinstance(error, StoreBroken) else StoreBroken(f"the database cannot be written: {error}")
+            )
+            self._fail(broken)
             for job in jobs:
                 job.failure = self._broken
         elif code in _LATER:
@@ -137,6 +138,11 @@ class Writer:
             if job.adds:
                 job.failure = StoreFull(self._room.lacking)
         return [job for job in jobs if not job.adds]
+
+
+def give_up(connection: sqlite3.Connection, error: StoreBroken) -> None:
+    """A job that ends all writing, when the disk failed elsewhere."""
+    raise error
 
 
 class Room:
