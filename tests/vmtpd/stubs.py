@@ -105,14 +105,16 @@ class Rooms:
         self.asked: list[tuple[Any, ...]] = []
         self.rows = [waiting(), waiting(NEXT)]
         self.stories = {ids.decode(ID): told()}
-        self.changed = 1
+        self.changed: int | Deferred[int] = 1
         self.failure: Exception | None = None
         self.submitted: list[Submission] = []
         self.sinks: list[Sink] = []
 
     def answer(self, value: Any) -> Deferred[Any]:
         """Answer, or fail as told."""
-        return fail(self.failure) if self.failure else succeed(value)
+        if self.failure:
+            return fail(self.failure)
+        return value if isinstance(value, Deferred) else succeed(value)
 
     def newId(self) -> int:
         """An id."""

@@ -41,11 +41,13 @@ def parsed(text: object) -> datetime | None:
 
 
 def lasting(seconds: float) -> str:
-    """A duration in its largest unit: "45 s", "4 min", "3 h", "2 d"."""
-    for length, unit in _UNITS:
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{max(int(seconds), 0)} s"
+    """A duration in its two largest units: "45 s", "4 min", "3 h 20 min", "4 d 23 h"."""
+    left = max(int(seconds), 0)
+    for i, (length, unit) in enumerate(_UNITS):
+        if left >= length:
+            below = (left % length) // _UNITS[i + 1][0] if i + 1 < len(_UNITS) else 0
+            return f"{left // length} {unit}" + (f" {below} {_UNITS[i + 1][1]}" if below else "")
+    return f"{left} s"
 
 
 def since(text: object, now: datetime) -> str:
@@ -88,7 +90,8 @@ def standing(recipient: Row, now: datetime) -> str:
         case "held":
             return f"held by the operator{f', after {_tries(tries)}{why}' if tries else ''}"
         case "done":
-            return f"{clean(recipient.get('action')) or 'deleted by the operator'}{why}"
+            action = clean(recipient.get("action"))
+            return "deleted by the operator" if action in ("", "deleted") else f"{action}{why}"
     due = parsed(recipient.get("due"))
     if due is not None and due > now:
         return f"waiting {f'for {where} ' if where else ''}{until(recipient['due'], now)}{why}"
@@ -195,18 +198,23 @@ def _wrapped(items: Iterable[str], width: int) -> list[str]:
 
 
 def table(cells: Sequence[tuple[str, ...]], width: int | None, most: dict[int, int]) -> list[str]:
-    """Columns under their heads. On a terminal columns are cut at their `most`, and lines at the width."""
+    """Columns under their heads, the last one as long as it is.
+
+    On a terminal columns are cut at their `most`; where a line would still be too long, the last column goes below, as it says why.
+    """
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    if width is not None:
-        widths = [min(each, most.get(i, each)) for i, each in enumerate(widths)]
-    lines = []
-    for row in cells:
-        parts = [_cut(cell, each).ljust(each) for cell, each in zip(row, widths, strict=True)]
-        if width is None or len(row) - 1 not in most:
-            parts[-1] = row[-1]
-        line = "  ".join(parts).rstrip()
-        lines.append(line if width is None else _cut(line, max(width, 20)))
-    return lines
+    if width is None:
+        return [_row(row, widths, "  ") for row in cells]
+    widths = [min(each, most.get(i, each)) for i, each in enumerate(widths)]
+    longest = sum(widths[:-1]) + 2 * len(widths[:-1]) + max(len(row[-1]) for row in cells)
+    below = "  " if longest <= width else "\n    "
+    lines = [line for row in cells for line in _row(row, widths, below).split("\n")]
+    return [_cut(line, max(width, 20)) for line in lines]
+
+
+def _row(row: tuple[str, ...], widths: Sequence[int], below: str) -> str:
+    lead = "  ".join(_cut(cell, each).ljust(each) for cell, each in zip(row[:-1], widths[:-1], strict=True))
+    return (lead if below == "  " else lead.rstrip()) + below + row[-1]
 
 
 def _cut(text: str, width: int) -> str:

@@ -33,13 +33,16 @@ class WordsTests(SynchronousTestCase):
             (recipient(state="held"), "held by the operator, after 3 tries: connection refused"),
             (recipient(state="held", tries=0, reply=None), "held by the operator"),
             (recipient(state="done", action="relayed", reply="250 2.0.0 ok"), "relayed: 250 2.0.0 ok"),
-            (recipient(state="done", action=None, reply=None), "deleted by the operator"),
+            (recipient(state="done", action="deleted"), "deleted by the operator"),
         ):
             self.assertEqual(words.standing(row, NOW), want)
 
     def test_times_and_sizes(self) -> None:
         """Durations and sizes come in their largest unit; other days have their date."""
-        self.assertEqual([words.lasting(s) for s in (-5, 59, 60, 7200, 90000)], ["0 s", "59 s", "1 min", "2 h", "1 d"])
+        self.assertEqual(
+            [words.lasting(s) for s in (-5, 59, 60, 7200, 12000, 431999)],
+            ["0 s", "59 s", "1 min", "2 h", "3 h 20 min", "4 d 23 h"],
+        )
         sizes = [words.size(n) for n in (0, 1023, 1500, 200 << 10, 50 << 20, 5 << 40, None)]
         self.assertEqual(sizes, ["0 B", "1023 B", "1.5 KiB", "200 KiB", "50.0 MiB", "5120 GiB", "?"])
         self.assertEqual(words.at("2026-11-23T10:05:00Z", NOW), "2026-11-23 10:05")
@@ -78,12 +81,15 @@ class WordsTests(SynchronousTestCase):
         self.assertNotIn("\t", "".join(lines))
 
     def test_queue_on_a_terminal(self) -> None:
-        """On a terminal no line is longer than it is wide."""
+        """On a terminal no line is longer than it is wide; the reason goes below rather than away."""
         row = shown(waiting())
         row["sender"] = "a-very-long-local-part-indeed@and-a-long-domain.example.org"
-        lines = words.queue([row], NOW, 100)
-        self.assertEqual([len(line) <= 100 for line in lines], [True, True])
+        lines = words.queue([row], NOW, 160)
+        self.assertEqual((len(lines), max(map(len, lines)) <= 160), (2, True))
         self.assertIn("…", lines[1])
+        lines = words.queue([row], NOW, 80)
+        self.assertEqual((len(lines), max(map(len, lines)) <= 80), (4, True))
+        self.assertEqual(lines[3], "    waiting for mx.example.net until 10:04:00 (in 4 min): connection refused")
 
     def test_status(self) -> None:
         """The status says what is down, until when and why."""
