@@ -3,8 +3,8 @@
     python -m bench.relay [--messages 5000] [--rounds 3] [--alone]
 
 Both relays get the same load (`smtp-source -d -s 20 -l 1024`) and have the same next hop (smtp-sink). They take turns, round by round,
-since rates of a shared machine drift; what counts is the ratio of the medians. "accept" is the rate of the 250s while relaying goes on as it
-will; "relay" counts until the last message has left. CPU is that of all processes of a relay, in microseconds a message.
+since rates of a shared machine drift; what counts is the ratio of the medians. "accept" is the rate of the 250s while relaying goes on
+as it will; "relay" counts until the last message has left. CPU is that of all processes of a relay, in microseconds a message.
 """
 
 from __future__ import annotations

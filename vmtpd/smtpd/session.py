@@ -83,6 +83,7 @@ class Session(ESMTP):
         self._reading = True
         self._open = False
         self._lost = False
+        self._heard = door.house.clock.seconds()
         self._socket: socket.socket | None = None
         self._take: dict[type, Callable[[Any], None]] = {
             Hello: self._hello,
@@ -125,7 +126,7 @@ class Session(ESMTP):
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the client: the engine alone reads them."""
-        self.resetTimeout()
+        self._heard = self.house.clock.seconds()
         self.engine.receive(data)
         self._run()
 
@@ -141,9 +142,11 @@ class Session(ESMTP):
         self.facts.tls = layer.getHandle().get_protocol_version_name()
 
     def timeoutConnection(self) -> None:
-        """The client was silent for too long. Nobody is blamed for the time that we take ourselves."""
-        if self._storing or self._blocked:
-            self.setTimeout(self.engine.patience)
+        """The timer is over. The client may have been heard since it was set, and is not blamed for the time that we take ourselves."""
+        patience = self.engine.patience
+        left = patience if self._storing or self._blocked else self._heard + patience - self.house.clock.seconds()
+        if left > 0:
+            self.setTimeout(left)
             return
         self.engine.close(_TIMED_OUT)
         self._flush()
@@ -363,12 +366,10 @@ class Session(ESMTP):
             self.engine.answer(event.slot, refusal)
             return
         self._storing += 1
-        content = transaction.sink.finish()
-        stored: Deferred[Message]
-        if isinstance(content, Deferred):  # in a file, which takes its time
-            stored = content.addCallback(self._submit, transaction)
-        else:
-            stored = self._submit(content, transaction)
+        content: Any = transaction.sink.finish()
+        # What lies in a file takes its time.
+        in_file = isinstance(content, Deferred)
+        stored = content.addCallback(self._submit, transaction) if in_file else self._submit(content, transaction)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(event.slot,), errbackArgs=(event.slot,))
 
     def _submit(self, content: IContent, transaction: _Transaction) -> Deferred[Message]:
