@@ -17,7 +17,7 @@ run: $(MADE)
 	@$(VENV)/bin/twistd -n --pidfile= vmtpd --config etc/demo.ini
 
 test: $(MADE)
-	$(RUN) -m twisted.trial $(TRIAL) tests
+	$(RUN) -m twisted.trial tests
 
 check: $(MADE)
 	$(VENV)/bin/ruff check .

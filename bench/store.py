@@ -75,8 +75,8 @@ def alone(folder: Path, messages: int, group: int, size: int) -> None:
 
     now = time.time()
     in_groups("add", lambda some: [queue.add(connection, each, 1, now, LATER) for each in some])
-    in_groups("release", lambda some: queue.release(connection, [(each.id, 1) for each in some]))
-    in_groups("lease", lambda some: queue.lease(connection, 1, len(some), LATER, _no_file))
+    queue.release_all(connection)
+    in_groups("lease", lambda some: queue.lease(connection, 1, len(some), LATER, (), _no_file))
     in_groups("settle", lambda some: queue.settle(connection, [settled(each.id) for each in some], (), now, LATER))
     connection.close()
 

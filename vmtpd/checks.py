@@ -114,7 +114,7 @@ def _queue(reading: Reading, config: Config) -> None:
         reading.problem("queue", "retry-first", "must be at least 1s and at most retry-max")
     if queue.lifetime <= queue.retry_first:
         reading.problem("queue", "lifetime", "must be longer than retry-first, else nothing is ever tried again")
-    if queue.warn_after > queue.lifetime:
+    if queue.warn_after > queue.lifetime and reading.has("queue", "warn-after"):
         reading.problem("queue", "warn-after", "must be shorter than lifetime; 0 for no warning")
     for name, value in (("idle-connection", queue.idle_connection), ("connect-timeout", queue.connect_timeout)):
         if not 1 <= value <= 3600:
@@ -127,6 +127,9 @@ def _queue(reading: Reading, config: Config) -> None:
 
 def _local(reading: Reading, config: Config) -> None:
     local = config.local
+    for one in config.routes:
+        for domain in set(one.domains) & set(local.domains) - {"*"}:
+            reading.problem(f"route {one.name}", "domains", f"{domain} ends here by [local]; keep it in one of the two")
     if "*" in local.domains and config.routes:
         reading.problem(
             "local", "domains", "`*` keeps all mail here, so that no [route] is ever used; remove one of them"

@@ -69,7 +69,11 @@ class Server:
         "Who gets mail to postmaster and reports that have no other reader; a full address that somebody reads.",
         example="admin@example.org",
     )
-    users: str = option(FILE, "", "The file of logins, written by `vmtpctl user`. Without one nobody logs in.")
+    users: str = option(
+        FILE,
+        "",
+        "The file of logins, written by `vmtpctl user`; the data folder is a good place. Without one nobody logs in.",
+    )
     log: Literal["text", "json"] = option(one_of("text", "json"), "text", "The form of a line in the log.")
 
 

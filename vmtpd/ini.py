@@ -17,6 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from vmtpd.options import options
 
+HOPELESS = 1000
+"""Mistakes after which nobody looks for more."""
+
 S = TypeVar("S")
 
 MAX_FILE = 1 << 20
@@ -66,6 +69,7 @@ class Reading:
         self.path = path
         self.folder = os.path.dirname(os.path.abspath(path))
         self.problems: list[Problem] = []
+        self._told: set[tuple[str, str]] = set()
         self._parser = configparser.ConfigParser(
             interpolation=None, delimiters=("=",), comment_prefixes=("#", ";"), default_section=""
         )
@@ -77,10 +81,17 @@ class Reading:
             raise ConfigError(path, self.problems) from None
 
     def problem(self, section: str, name: str, text: str) -> None:
-        """Note a mistake; of each option the first alone, as what follows from it would only confuse."""
-        if not any((section, name) == (known.section, known.option) for known in self.problems if name):
-            line = self._lines.get((section, name)) or self._lines.get((section, ""), 0)
-            self.problems.append(Problem(line, section, name, text))
+        """Note a mistake; of each option the first alone, as what follows from it would only confuse.
+
+        Raises `ConfigError` once it is clear that this is no configuration of ours.
+        """
+        if name and (section, name) in self._told:
+            return
+        self._told.add((section, name))
+        line = self._lines.get((section, name)) or self._lines.get((section, ""), 0)
+        self.problems.append(Problem(line, section, name, text))
+        if len(self.problems) >= HOPELESS:
+            raise ConfigError(self.path, self.problems)
 
     def named(self, word: str, section: type[S]) -> tuple[S, ...]:
         """All sections [word NAME], in their order."""
@@ -179,7 +190,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 def _quoted(text: str) -> str:
     """A value as found, on one line and short."""
-    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text[:2000].split()))
     if "@" in line and "://" in line:
         return "a URL"
     return f'"{line[:60]}..."' if len(line) > 60 else f'"{line}"'

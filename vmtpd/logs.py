@@ -59,17 +59,15 @@ class Lines:
             self._second, self._stamp = now, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
         if self._json:
             given = {name: _short(value) for name, value in fields.items() if value is not None and value != ""}
-            line = json.dumps({"time": self._stamp, "id": id, "event": event, **given}, default=str) + "\n"
+            line = json.dumps({"time": self._stamp, "id": id, "event": event, **given}) + "\n"
         else:
             line = f"{self._stamp} {id} {event}"
             for name, value in fields.items():
                 if value is None or value == "":
                     continue
                 text = value if type(value) is str else str(value)
-                if len(text) <= MAX_VALUE and text.isprintable() and " " not in text and '"' not in text:
-                    line += f" {name}={text}"
-                else:
-                    line += f" {name}={quoted(text)}"
+                plain = text.isprintable() and " " not in text and '"' not in text and len(text) <= MAX_VALUE
+                line += f" {name}={text if plain else quoted(text)}"
             line += "\n"
         lines = self._lines
         lines.append(line)
@@ -108,4 +106,8 @@ def quoted(text: str) -> str:
 
 
 def _short(value: object) -> object:
-    return value[: MAX_VALUE - 3] + "..." if isinstance(value, str) and len(value) > MAX_VALUE else value
+    """A value for JSON: numbers as they are, all else as text that is not too long."""
+    if isinstance(value, int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."

@@ -84,13 +84,18 @@ class Relay(Service):
         self._manager: qmgr.QueueManager | None = None
         self._agents: dict[str, Any] = {}
         self._control: UnixSocket | None = None
+        self._prepared = False
         self._failed = False
 
     # Start.
 
     def privilegedStartService(self) -> None:
-        """Take what may need root: the limit of open files, keys, ports below 1024."""
+        """Take what may need root, while we have it: twistd calls this before it drops privileges, `twist` does not."""
         super().privilegedStartService()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """The limit of open files, keys, ports below 1024."""
         config = self._config
         wanted = config.limits.connections + config.queue.deliveries + SPARE_FILES
         if machine.raise_file_limit(wanted) < wanted:
@@ -104,10 +109,13 @@ class Relay(Service):
                         self._sockets += [(listener, made) for made in machine.listen(where.host, where.port)]
         except (machine.CannotListen, tls.Unusable) as error:
             raise SystemExit(f"vmtpd: {error}") from None
+        self._prepared = True
 
     def startService(self) -> None:
         """Begin to work, as soon as the reactor runs."""
         super().startService()
+        if not self._prepared:
+            self._prepare()
         sys.setswitchinterval(SWITCH_INTERVAL)
         begun = Deferred.fromCoroutine(self._begin())
         begun.addErrback(self._not_begun)

@@ -34,19 +34,14 @@ def settled(id: int, n: int, action: Action, reply: str = "250 2.0.0 ok", **rest
     return Settlement(id, Outcome(n, action, "", reply, "mx.example.org", "TLSv1.3"), **rest)
 
 
-class StoreContract(Base):
-    """The contract."""
+class Scenes(Base):
+    """What tests of a store do with it again and again."""
+
+    everything = ALL
+    body = b"Subject: scan\r\n\r\nhello\r\n"
 
     now = NOW
     store: Any
-
-    def makeStore(self) -> Any:
-        """An open store."""
-        raise self.failureException("each store makes its own")
-
-    def setUp(self) -> None:
-        """Every test has an empty store."""
-        self.store = self.makeStore()
 
     def content(self, body: bytes) -> Any:
         """What a sink makes of a body."""
@@ -59,7 +54,7 @@ class StoreContract(Base):
         self,
         *recipients: str | Recipient,
         sender: str = "printer@example.org",
-        body: bytes = b"Subject: scan\r\n\r\nhello\r\n",
+        body: bytes = body,
         client: Client = PRINTER,
         **rest: Any,
     ) -> Submission:
@@ -98,6 +93,18 @@ class StoreContract(Base):
     def actions(self, id: int) -> list[tuple[int, str]]:
         """Recipient and action of a message's events."""
         return [(event["n"], event["action"]) for event in self.get(self.store.story(id))["events"]]
+
+
+class StoreContract(Scenes):
+    """The contract."""
+
+    def makeStore(self) -> Any:
+        """An open store."""
+        raise self.failureException("each store makes its own")
+
+    def setUp(self) -> None:
+        """Every test has an empty store."""
+        self.store = self.makeStore()
 
     # In and out
 
@@ -234,13 +241,27 @@ class StoreContract(Base):
         self.assertEqual(self.leased(limit=2, now=self.now + 100), [(early, [1]), (between, [1])])
         self.assertEqual(self.leased(limit=2, now=self.now + 100), [(late, [1])])
 
-    def test_release(self) -> None:
-        """What was leased and not tried is queued again, due as it was."""
-        id = self.add(not_before=self.now + 5)
-        self.assertEqual(self.leased(now=self.now + 50), [(id, [1])])
-        self.get(self.store.release([(id, 1), (id, 2), (id + 1, 1)]))
-        self.assertEqual(self.get(self.store.nextDue()), self.now + 5)
-        self.assertEqual(self.actions(id), [(0, "received")])
+    def test_avoided_destinations(self) -> None:
+        """A destination that holds too much already is passed over, and gets its turn later."""
+        slow = self.get(self.store.add(self.submission(), False, self.now + 99, ["slow.example"])).id
+        other = self.get(self.store.add(self.submission(), False, self.now + 99, ["other.example"])).id
+        unknown = self.add()
+        leases = self.get(self.store.lease(10, self.now, ["slow.example", "dead.example"]))
+        self.assertEqual([lease.message.id for lease in leases], [other, unknown])
+        self.assertEqual(self.leased(), [(slow, [1])])
+
+    def test_crowd_in_front(self) -> None:
+        """However many wait for a slow destination, those behind them are found, the longest due first."""
+        for name in ["slow.example"] * 30 + ["a.example", "c.example", "", "b.example"] * 3:
+            self.now += 1
+            self.get(self.store.add(self.submission(), False, self.now + DAY, [name] if name else []))
+        waiting = self.get(self.store.queue(ALL, 100, 0))
+        behind = [ids.decode(row["id"]) for row in waiting[30:]]
+        for begin in (0, 5, 10):
+            leases = self.get(self.store.lease(5, self.now, ["slow.example", "dead.example"]))
+            self.assertEqual([lease.message.id for lease in leases], behind[begin : begin + 5])
+        self.assertEqual(self.get(self.store.lease(5, self.now, ["slow.example"])), [])
+        self.assertEqual(len(self.leased()), 30)
 
     # Outcomes
 

@@ -134,6 +134,7 @@ class MistakeTests(Written):
         """A file that is wrong throughout gives twenty lines, not a thousand."""
         found = self.refused("[server]\n" + "".join(f"x{i} = 1\n" for i in range(100)))
         self.assertEqual((len(found), found[-1]), (21, ": and 80 more"))
+        self.assertEqual(len(self.refused("[server]\n" + "".join(f"x{i} = 1\n" for i in range(50000)))), 21)
 
     def test_syntax(self) -> None:
         """What is no INI file is told by its line, without its text."""
@@ -237,6 +238,8 @@ class MistakeTests(Written):
             "maildir: must be set", self.refused(LEAST + "[local]\ndomains = example.org\ncatch-all = a\n")[0]
         )
         self.assertIn("domains: must be set", self.refused(LEAST + "[local]\nmaildir = m\ncatch-all = a\n")[0])
+        both = LEAST + "domains = example.org\n[local]\ndomains = example.org\nmaildir = m\ncatch-all = a\n"
+        self.assertIn("example.org ends here by [local]", self.refused(both)[0])
         circle = "[server]\nadmin = me@example.org\n[local]\ndomains = example.org\n"
         self.assertIn("local domain that has no mailbox", self.refused(LEAST + circle)[0])
 
@@ -245,6 +248,7 @@ class MistakeTests(Written):
         self.assertIn("at most retry-max", self.refused(LEAST + "[queue]\nretry-first = 5h\n")[0])
         self.assertIn("longer than retry-first", self.refused(LEAST + "[queue]\nlifetime = 1m\nwarn-after = 0\n")[0])
         self.assertIn("0 for no warning", self.refused(LEAST + "[queue]\nwarn-after = 6d\n")[0])
+        self.assertEqual(self.load(LEAST + "[queue]\nlifetime = 2h\n").queue.lifetime, 7200)
         self.assertIn("1s to 1d", self.refused(LEAST + "[limits]\ntimeout = 0\n")[0])
 
     def test_names_of_sections(self) -> None:

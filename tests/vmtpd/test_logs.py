@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from vmtpd.logs import MAX_LINES, Lines, quoted
+from vmtpd.mail import Client
 
 
 class Broken(io.StringIO):
@@ -46,7 +47,8 @@ class LineTests(SynchronousTestCase):
     def test_json(self) -> None:
         """In the other form a line is one JSON object."""
         lines = Lines(self.output, self.turn.append, "json", lambda: 1795341600.5)
-        lines.write("delayed", "0gz3k7m2v9q4a", reply='4.3.0 "x"\n', tries=2, tls="")
+        client = Client("address", "192.0.2.1")
+        lines.write("delayed", "0gz3k7m2v9q4a", reply='4.3.0 "x"\n', tries=2, tls="", client=client)
         lines.flush()
         want = {
             "time": "2026-11-22T10:00:00Z",
@@ -55,7 +57,7 @@ class LineTests(SynchronousTestCase):
             "reply": '4.3.0 "x"\n',
             "tries": 2,
         }
-        self.assertEqual(json.loads(self.output.getvalue()), want)
+        self.assertEqual(json.loads(self.output.getvalue()), want | {"client": "192.0.2.1"})
 
     def test_nobody_forges_a_line(self) -> None:
         """A reply with line ends, quotes or terminal controls stays one value of one line."""

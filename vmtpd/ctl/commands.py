@@ -90,7 +90,7 @@ def send_test(arguments: Namespace, pause: Callable[[float], None] = time.sleep)
     for _ in range(max(int(arguments.timeout * 4), 1)):
         row = daemon.get(f"/v1/messages/{id}")
         recipient = (row.get("recipients") or [{}])[0]
-        if recipient.get("state") == "done" or recipient.get("tries"):
+        if recipient.get("state") == "done" or (recipient.get("state") == "queued" and recipient.get("reply")):
             break
         pause(0.25)
     else:
@@ -122,8 +122,8 @@ def user(arguments: Namespace) -> int:
 def check_config(arguments: Namespace) -> int:
     """Check a configuration, and tell what it means."""
     config = load(arguments.file or arguments.config)
-    row = {"path": config.path, "ok": True}
-    return _print(arguments, row, lambda: [f"{config.path}: ok", *_summary(config)])
+    summary = _summary(config)
+    return _print(arguments, {"path": config.path, "ok": True}, lambda: [f"{config.path}: ok", *summary])
 
 
 def _summary(config: Config) -> list[str]:
@@ -133,6 +133,11 @@ def _summary(config: Config) -> list[str]:
     if config.local.domains:
         where = config.local.maildir or f"mail to {config.server.admin}"
         lines.append(f"  local: {' '.join(config.local.domains)} into {where}")
+    path = config.server.users
+    if path and os.path.exists(path):
+        lines.append(f"  users: {len(users.read(path))} in {path}")
+    elif path:
+        lines.append(f"  users: none yet; vmtpctl user add NAME makes {path}")
     return lines
 
 
@@ -179,7 +184,8 @@ def _password() -> str:
 
 
 def _print(arguments: Namespace, row: dict[str, Any], lines: Callable[[], list[str]]) -> int:
-    print(json.dumps(row, indent=2) if arguments.json else "\n".join(lines()))
+    for line in [json.dumps(row, indent=2)] if arguments.json else lines():
+        print(line)
     return OK
 
 

@@ -14,6 +14,9 @@ Row = dict[str, Any]
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
+_TOWARDS = {"received": "from", "relayed": "to", "delivered": "to", "expanded": "to"}
+
+
 def clean(text: object) -> str:
     """A text that is safe to show."""
     shown = "" if text is None else str(text)
@@ -38,11 +41,13 @@ def parsed(text: object) -> datetime | None:
 
 
 def lasting(seconds: float) -> str:
-    """A duration in its largest unit: "45 s", "4 min", "3 h", "2 d"."""
-    for length, unit in _UNITS:
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{max(int(seconds), 0)} s"
+    """A duration in its two largest units: "45 s", "4 min", "3 h 20 min", "4 d 23 h"."""
+    left = max(int(seconds), 0)
+    for i, (length, unit) in enumerate(_UNITS):
+        if left >= length:
+            below = (left % length) // _UNITS[i + 1][0] if i + 1 < len(_UNITS) else 0
+            return f"{left // length} {unit}" + (f" {below} {_UNITS[i + 1][1]}" if below else "")
+    return f"{left} s"
 
 
 def since(text: object, now: datetime) -> str:
@@ -85,7 +90,8 @@ def standing(recipient: Row, now: datetime) -> str:
         case "held":
             return f"held by the operator{f', after {_tries(tries)}{why}' if tries else ''}"
         case "done":
-            return f"{clean(recipient.get('action')) or 'deleted by the operator'}{why}"
+            action = clean(recipient.get("action"))
+            return "deleted by the operator" if action in ("", "deleted") else f"{action}{why}"
     due = parsed(recipient.get("due"))
     if due is not None and due > now:
         return f"waiting {f'for {where} ' if where else ''}{until(recipient['due'], now)}{why}"
@@ -97,7 +103,7 @@ def happened(event: Row, now: datetime) -> str:
     host, tls, reply = clean(event.get("host")), clean(event.get("tls")), clean(event.get("reply"))
     text = clean(event.get("action"))
     if host:
-        text += f" {'by' if text in ('delayed', 'failed') else 'to'} {host}{f' ({tls})' if tls else ''}"
+        text += f" {_TOWARDS.get(text, 'by')} {host}{f' ({tls})' if tls else ''}"
     if reply:
         text += f": {reply}"
     if event.get("next"):
@@ -148,7 +154,7 @@ def queue(rows: Sequence[Row], now: datetime, width: int | None) -> list[str]:
 def status(row: Row, now: datetime, width: int | None) -> list[str]:
     """The state of the daemon on a screen."""
     q, counted = row.get("queue") or {}, row.get("metrics") or {}
-    oldest = f", the oldest since {since(q['oldest'], now)}" if q.get("oldest") else ""
+    oldest = f", the oldest of {since(q['oldest'], now)} ago" if q.get("oldest") else ""
     lines = [
         f"vmtpd {clean(row.get('version'))} on {clean(row.get('hostname'))}, up for {since(row.get('started'), now)}",
         f"config    {clean(row.get('config'))}",
@@ -162,19 +168,18 @@ def status(row: Row, now: datetime, width: int | None) -> list[str]:
         f"queue     {q.get('queued', 0)} waiting, {q.get('leased', 0)} being delivered, {q.get('held', 0)} held",
         f"          {q.get('messages', 0)} messages, {size(q.get('octets', 0))}{oldest}",
     ]
-    shown = [f"{value} {clean(name).replace('_', ' ')}" for name, value in counted.items() if value]
+    shown = [f"{clean(name).replace('_', ' ')} {value}" for name, value in counted.items() if value]
     lines += [f"counted   {line}" for line in _wrapped(shown or ["nothing yet"], (width or 120) - 10)]
-    cells = [("DESTINATION", "STANDS", "WAITING")]
-    for one in row.get("destinations") or []:
-        cells.append((clean(one.get("name")), _destination(one, now), str(one.get("waiting", 0))))
-    return lines if len(cells) == 1 else [*lines, "", *table(cells, width, {1: 80})]
+    cells = [("DESTINATION", "STANDS")]
+    cells += [(clean(one.get("name")), _destination(one, now)) for one in row.get("destinations") or []]
+    return lines if len(cells) == 1 else [*lines, "", *table(cells, width, {0: 40})]
 
 
 def _destination(one: Row, now: datetime) -> str:
     if one.get("state") == "down":
         reply = clean(one.get("reply"))
         return f"down {until(one.get('until'), now)}, {_tries(one.get('failures') or 0, 'failure')}{': ' + reply if reply else ''}"
-    return f"up, {one.get('deliveries', 0)} deliveries under way"
+    return f"up, {_tries(one.get('deliveries') or 0, 'delivery')} under way, {one.get('waiting') or 0} in line"
 
 
 def _tries(count: int, noun: str = "try") -> str:
@@ -193,18 +198,23 @@ def _wrapped(items: Iterable[str], width: int) -> list[str]:
 
 
 def table(cells: Sequence[tuple[str, ...]], width: int | None, most: dict[int, int]) -> list[str]:
-    """Columns under their heads. On a terminal columns are cut at their `most`, and lines at the width."""
+    """Columns under their heads, the last one as long as it is.
+
+    On a terminal columns are cut at their `most`; where a line would still be too long, the last column goes below, as it says why.
+    """
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    if width is not None:
-        widths = [min(each, most.get(i, each)) for i, each in enumerate(widths)]
-    lines = []
-    for row in cells:
-        parts = [_cut(cell, each).ljust(each) for cell, each in zip(row, widths, strict=True)]
-        if width is None or len(row) - 1 not in most:
-            parts[-1] = row[-1]
-        line = "  ".join(parts).rstrip()
-        lines.append(line if width is None else _cut(line, max(width, 20)))
-    return lines
+    if width is None:
+        return [_row(row, widths, "  ") for row in cells]
+    widths = [min(each, most.get(i, each)) for i, each in enumerate(widths)]
+    longest = sum(widths[:-1]) + 2 * len(widths[:-1]) + max(len(row[-1]) for row in cells)
+    below = "  " if longest <= width else "\n    "
+    lines = [line for row in cells for line in _row(row, widths, below).split("\n")]
+    return [_cut(line, max(width, 20)) for line in lines]
+
+
+def _row(row: tuple[str, ...], widths: Sequence[int], below: str) -> str:
+    lead = "  ".join(_cut(cell, each).ljust(each) for cell, each in zip(row[:-1], widths[:-1], strict=True))
+    return (lead if below == "  " else lead.rstrip()) + below + row[-1]
 
 
 def _cut(text: str, width: int) -> str:

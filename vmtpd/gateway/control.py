@@ -56,10 +56,16 @@ class Problem(Exception):
         self.detail = detail
 
 
-class BoundedRequest(Request):
-    """A request whose body is not kept beyond `MAX_BODY`; who goes on sending is cut off."""
+class ControlRequest(Request):
+    """A request whose body is not kept beyond `MAX_BODY`; who goes on sending is cut off. `left` tells that nobody waits."""
 
     received = 0
+    left = False
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Note that the operator is gone. What was asked for is done all the same, as it may be under way."""
+        self.left = True
+        super().connectionLost(reason)
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a piece of the body, if there is room."""
@@ -74,9 +80,10 @@ class ControlSite(Site):
     """The site of the control socket. It keeps no access log: changes are logged by admin.py, and looks are not news."""
 
     displayTracebacks = False
+    noisy = False
 
     def __init__(self, admin: Admin, reactor: object = None) -> None:
-        super().__init__(Control(admin), requestFactory=BoundedRequest, timeout=60, reactor=reactor)
+        super().__init__(Control(admin), requestFactory=ControlRequest, timeout=60, reactor=reactor)
 
     def log(self, request: object) -> None:
         """Nothing."""
@@ -92,17 +99,15 @@ class Control(Resource):
         super().__init__()
         self._admin = admin
 
-    def render(self, request: Request) -> int:
+    def render(self, request: ControlRequest) -> int:
         """Answer a request, now or once the store has answered."""
-        gone = request.notifyFinish()
         answer = Deferred.fromCoroutine(self._answer(request))
-        gone.addErrback(lambda _: answer.cancel())
         answer.addCallbacks(lambda row: _write(request, 200, row), self._failed, errbackArgs=(request,))
         answer.addErrback(lambda failure: self.log.failure("an answer could not be written", failure))
         return NOT_DONE_YET
 
-    async def _answer(self, request: Request) -> Row:
-        if isinstance(request, BoundedRequest) and request.received > MAX_BODY:
+    async def _answer(self, request: ControlRequest) -> Row:
+        if request.received > MAX_BODY:
             raise Problem(413, f"a request has at most {MAX_BODY} octets")
         path = request.path.decode("ascii", "replace").strip("/").split("/")
         match request.method.decode("ascii", "replace"), path:
@@ -142,7 +147,7 @@ class Control(Resource):
     async def _change(self, verb: str, which: QueueFilter) -> Row:
         return {"verb": verb, "recipients": await self._admin.change(verb, which, _WHO)}
 
-    def _failed(self, failure: Failure, request: Request) -> None:
+    def _failed(self, failure: Failure, request: ControlRequest) -> None:
         error = failure.value
         match error:
             case Problem():
@@ -156,8 +161,6 @@ class Control(Resource):
             case StoreBroken():
                 status, detail = 503, "the disk of the queue failed; the daemon ends"
             case _:
-                if request.finished or request._disconnected:
-                    return
                 self.log.failure("a request of the operator failed", failure)
                 status, detail = 500, "the daemon failed at this; its log says how"
         _write(request, status, {"title": _TITLES[status], "status": status, "detail": detail})
@@ -166,8 +169,8 @@ class Control(Resource):
 _WHO = "control"
 
 
-def _write(request: Request, status: int, row: Row) -> None:
-    if request._disconnected:
+def _write(request: ControlRequest, status: int, row: Row) -> None:
+    if request.left:
         return
     kind = b"application/json" if status == 200 else b"application/problem+json"
     request.setResponseCode(status, _TITLES.get(status, "OK").encode("ascii"))

@@ -31,6 +31,9 @@ Connect = Callable[[str], sqlite3.Connection]
 PATIENCE = 10.0
 """Seconds to wait for another program that holds the database, such as a backup."""
 
+MAX_LOG = 16 * 1024 * 1024
+"""Octets that the database's log keeps on disk once a burst is over."""
+
 _BUSY_FOR_READERS = 0.2
 _STEPS_BETWEEN_LOOKS = 2000
 
@@ -83,6 +86,7 @@ def open_writer(folder: Path, connect: Connect) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -4096")
         connection.execute("PRAGMA wal_autocheckpoint = 1000")
+        connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG}")
         _migrate(connection)
     except sqlite3.Error as error:
         connection.close()

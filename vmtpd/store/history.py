@@ -1,4 +1,4 @@
-"""What an operator is shown: the open queue, the story of one message, the queue in numbers.
+"""What an operator is shown: the open queue, and the story of one message.
 
 Plain functions on the reader's connection (`database.ask`): they change nothing, and each has an end, by a LIMIT and by the clock.
 
@@ -11,7 +11,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from vmtpd import ids
-from vmtpd.mail import Client, Counts, QueueFilter, Row
+from vmtpd.mail import Client, QueueFilter, Row
 from vmtpd.store import metadata
 
 MAX_ROWS = 1000
@@ -97,19 +97,6 @@ def story(connection: Connection, id: int) -> Row | None:
     row["metadata"] = metadata.of(connection, id)
     row["events"] = [event_row(*event) for event in events]
     return row
-
-
-def counts(connection: Connection) -> Counts:
-    """The queue in numbers."""
-    queued, leased, held, messages, octets, oldest = connection.execute(
-        "SELECT (SELECT count(*) FROM recipient INDEXED BY recipient_due WHERE state = 'queued'),"
-        " (SELECT count(*) FROM recipient INDEXED BY recipient_owner WHERE state = 'leased'),"
-        " (SELECT count(*) FROM recipient INDEXED BY recipient_held WHERE state = 'held'),"
-        " count(*), ifnull(sum(size), 0),"
-        " (SELECT arrived FROM message INDEXED BY message_open WHERE open > 0 ORDER BY id LIMIT 1)"
-        " FROM message INDEXED BY message_open WHERE open > 0"
-    ).fetchone()
-    return Counts(queued, leased, held, messages, octets, oldest or 0.0)
 
 
 def message_row(id: int, arrived: float, expires: float, sender: str, size: int, client: Client, listener: str) -> Row:

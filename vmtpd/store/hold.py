@@ -14,7 +14,7 @@ from sqlite3 import Connection
 from typing import NamedTuple
 
 from vmtpd.mail import QueueFilter
-from vmtpd.store import history
+from vmtpd.store import history, totals
 from vmtpd.store.queue import close, record
 
 SLICE = 1000
@@ -31,33 +31,38 @@ class Slice(NamedTuple):
 
 def hold(connection: Connection, which: QueueFilter, now: float, after: int) -> Slice:
     """queued becomes held."""
-    meant, last = _meant(connection, which, ("queued",), after)
+    meant, last = _meant(connection, which, "queued", after)
     connection.executemany("UPDATE recipient SET state = 'held' WHERE message = ? AND n = ?", meant)
+    totals.change(connection, queued=-len(meant), held=len(meant))
     record(connection, "held", meant, now)
     return Slice(len(meant), last)
 
 
 def unhold(connection: Connection, which: QueueFilter, now: float, after: int) -> Slice:
     """held becomes queued and due now."""
-    meant, last = _meant(connection, which, ("held",), after)
+    meant, last = _meant(connection, which, "held", after)
     _make_due(connection, meant, now)
+    totals.change(connection, queued=len(meant), held=-len(meant))
     record(connection, "released", meant, now)
     return Slice(len(meant), last)
 
 
 def retry(connection: Connection, which: QueueFilter, now: float, after: int) -> Slice:
     """queued becomes due now."""
-    meant, last = _meant(connection, which, ("queued",), after)
+    meant, last = _meant(connection, which, "queued", after)
     _make_due(connection, meant, now)
     return Slice(len(meant), last)
 
 
 def delete(connection: Connection, which: QueueFilter, now: float, after: int) -> Slice:
     """queued and held become done, without a report."""
-    meant, last = _meant(connection, which, ("queued", "held"), after)
+    queued, _ = _meant(connection, which, "queued", after)
+    held, last = _meant(connection, which, "held", after)
+    meant = sorted(queued + held)
     connection.executemany("UPDATE recipient SET state = 'done', action = 'deleted' WHERE message = ? AND n = ?", meant)
     record(connection, "deleted", meant, now)
-    return Slice(len(meant), last, close(connection, Counter(message for message, _ in meant), now))
+    done = Counter(message for message, _ in meant)
+    return Slice(len(meant), last, close(connection, done, now, queued=-len(queued), held=-len(held)))
 
 
 def _make_due(connection: Connection, meant: Sequence[tuple[int, int]], now: float) -> None:
@@ -68,9 +73,9 @@ def _make_due(connection: Connection, meant: Sequence[tuple[int, int]], now: flo
 
 
 def _meant(
-    connection: Connection, which: QueueFilter, states: Sequence[str], after: int
+    connection: Connection, which: QueueFilter, state: str, after: int
 ) -> tuple[list[tuple[int, int]], int | None]:
-    """Recipients (message, n) in these states that the filter means, in the slice behind `after`; the slice's last message."""
+    """Recipients (message, n) in this state that the filter means, in the slice behind `after`; the slice's last message."""
     if which.id:
         first, last = which.id, None
     else:
@@ -83,10 +88,9 @@ def _meant(
         last = row and row[0]
     message, message_values = history.of_message(which)
     recipient, recipient_values = history.of_recipient(which)
-    marks = ", ".join("?" * len(states))
     meant = connection.execute(
         "SELECT r.message, r.n FROM message m INDEXED BY message_open JOIN recipient r ON r.message = m.id"
-        f" WHERE {message} AND {recipient} AND m.id >= ? AND m.id <= ? AND r.state IN ({marks}) ORDER BY r.message, r.n",
-        (*message_values, *recipient_values, first, last or which.id or (1 << 63) - 1, *states),
+        f" WHERE {message} AND {recipient} AND m.id >= ? AND m.id <= ? AND r.state = ? ORDER BY r.message, r.n",
+        (*message_values, *recipient_values, first, last or which.id or (1 << 63) - 1, state),
     ).fetchall()
     return meant, last

@@ -1,6 +1,6 @@
 """The queue: what becomes of a message's recipients, from the commit that stores it to the one that closes it.
 
-Plain functions that take the writer's connection, inside its transaction. They may run twice, when one of their group failed,
+Plain functions that take the writer's connection, inside its transaction. They may run again, when another of their group failed,
 so they take values and change nothing but the database. The moves of a recipient:
 
     queued -> leased    lease, or born so (add)
@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from sqlite3 import Connection
 from types import MappingProxyType
+from typing import Any
 
 from vmtp.envelope import NOTHING
 from vmtpd.interfaces import IContent
 from vmtpd.mail import Addressee, Client, Destination, Lease, Message, Settlement, Submission
-from vmtpd.store import metadata
+from vmtpd.store import metadata, totals
 from vmtpd.store.content import Filed, Inline
 
 MAX_REPLY = 2048
@@ -40,12 +41,17 @@ _INSERT_RECIPIENT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)"
 )
 _INSERT_EVENT = "INSERT INTO event (message, n, at, action, host, tls, reply, next) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_SELECT_DUE = (
-    "SELECT r.message, r.n, r.address, r.params, r.tries, CASE WHEN m.file IS NULL THEN m.size ELSE 0 END"
-    " FROM recipient r INDEXED BY recipient_due JOIN message m ON m.id = r.message"
-    " WHERE r.state = 'queued' AND r.due <= ?1 {avoided} ORDER BY r.due, r.message, r.n LIMIT ?2"
+_DUE = (
+    "SELECT r.due, r.message, r.n, r.address, r.params, r.tries, CASE WHEN m.file IS NULL THEN m.size ELSE 0 END, r.destination"
+    " FROM recipient r INDEXED BY {index} JOIN message m ON m.id = r.message"
+    " WHERE r.state = 'queued' AND {where} ORDER BY r.due, r.message, r.n LIMIT ?"
 )
-_AVOIDED = "AND ifnull(r.destination, '') NOT IN (SELECT value FROM json_each(?3))"
+_SELECT_DUE = _DUE.format(index="recipient_due", where="r.due <= ?")
+_SELECT_DUE_AT = _DUE.format(index="recipient_destination", where="r.destination IS ? AND r.due <= ?")
+_NEXT_DESTINATION = (
+    "SELECT destination FROM recipient INDEXED BY recipient_destination"
+    " WHERE state = 'queued' AND destination > ? ORDER BY destination LIMIT 1"
+)
 _LEASE = "UPDATE recipient SET state = 'leased', owner = ? WHERE message = ? AND n = ?"
 _SELECT_MESSAGES = (
     "SELECT id, kind, client, sender, params, arrived, expires, warned, size, digest, file, head, body"
@@ -61,7 +67,7 @@ _SETTLE = (
 )
 _CLOSE = (
     "UPDATE message SET open = open - ?1, body = CASE WHEN open = ?1 THEN NULL ELSE body END,"
-    " closed = CASE WHEN open = ?1 THEN ?2 END WHERE id = ?3 RETURNING open, file"
+    " closed = CASE WHEN open = ?1 THEN ?2 END WHERE id = ?3 RETURNING open, size, file"
 )
 
 
@@ -110,6 +116,10 @@ def add(
     connection.executemany(_INSERT_RECIPIENT, rows)
     if submission.metadata:
         metadata.insert(connection, id, "client", submission.metadata)
+    if owner:
+        totals.change(connection, leased=len(recipients), messages=1, octets=size)
+    else:
+        totals.change(connection, queued=len(recipients), messages=1, octets=size)
     connection.execute(_INSERT_EVENT, (id, 0, now, "received", str(client), "", "", None))
     return Message(id, client, envelope.sender, envelope.params, now, expires, head, content)
 
@@ -123,13 +133,9 @@ def lease(
     stored: Callable[[str, int, bytes], IContent],
 ) -> list[Lease]:
     """Lease recipients that are due and wait at no destination to avoid; `stored` makes the content of a file."""
-    if avoid:
-        found = connection.execute(_SELECT_DUE.format(avoided=_AVOIDED), (now, limit, json.dumps(avoid)))
-    else:
-        found = connection.execute(_SELECT_DUE.format(avoided=""), (now, limit))
     taken: dict[int, list[Addressee]] = {}
     octets = 0
-    for message, n, address, params, tries, size in found.fetchall():
+    for _, message, n, address, params, tries, size, _ in _due(connection, limit, now, frozenset(avoid)):
         addressee = Addressee(n, address, _unpacked(params), tries)
         if message in taken:
             taken[message].append(addressee)
@@ -138,7 +144,11 @@ def lease(
         else:
             octets += size
             taken[message] = [addressee]
-    connection.executemany(_LEASE, [(owner, message, each.n) for message, some in taken.items() for each in some])
+    if not taken:
+        return []
+    leased = [(owner, message, each.n) for message, some in taken.items() for each in some]
+    connection.executemany(_LEASE, leased)
+    totals.change(connection, queued=-len(leased), leased=len(leased))
     messages: dict[int, Message] = {}
     for row in connection.execute(_SELECT_MESSAGES, (json.dumps(list(taken)),)):
         id, kind, client, sender, params, arrived, expires, warned, size, digest, file, head, body = row
@@ -147,6 +157,29 @@ def lease(
             id, Client(kind, client), sender, _unpacked(params), arrived, expires, head, content, bool(warned)
         )
     return [Lease(messages[id], tuple(some)) for id, some in taken.items()]
+
+
+def _due(connection: Connection, limit: int, now: float, avoid: Set[str]) -> list[tuple[Any, ...]]:
+    """Rows of _DUE, the longest due first, without those that wait at a destination to avoid."""
+    rows = connection.execute(_SELECT_DUE, (now, limit)).fetchall()
+    free = [row for row in rows if (row[-1] or "") not in avoid]
+    if len(rows) < limit or len(free) == limit:
+        return free
+    # A crowd stands in front. Go round it: from destination to destination, along the index.
+    free = []
+    name: str | None = None
+    while len(free) < limit * 20:
+        if (name or "") not in avoid:
+            free += connection.execute(_SELECT_DUE_AT, (name, now, limit)).fetchall()
+        if name is None:
+            name = ""
+            continue
+        following = connection.execute(_NEXT_DESTINATION, (name,)).fetchone()
+        if following is None:
+            break
+        (name,) = following
+    free.sort(key=lambda row: row[:3])
+    return free[:limit]
 
 
 def next_due(connection: Connection) -> float | None:
@@ -164,12 +197,14 @@ def settle(
 ) -> list[str]:
     """Record outcomes and store the reports, queued. Returns the files that no message names any more."""
     done: Counter[int] = Counter()
+    delayed = 0
     for message, outcome, due, destination, attempt, warned in settlements:
         n, action, _, reply, host, tls, _ = outcome
         reply = reply[:MAX_REPLY]
         if action == "delayed":
             known = not attempt and _last(connection, message, n) == (action, reply)
             cursor = connection.execute(_DELAY, (due, destination, attempt, reply, message, n))
+            delayed += cursor.rowcount
             after: float | None = due
         else:
             known = False
@@ -182,26 +217,39 @@ def settle(
             connection.execute("UPDATE message SET warned = 1 WHERE id = ? AND warned = 0", (message,))
     for report in reports:
         add(connection, report, 0, now, expires)
-    return close(connection, done, now)
+    return close(connection, done, now, queued=delayed, leased=-delayed - done.total())
 
 
-def close(connection: Connection, done: Mapping[int, int], now: float) -> list[str]:
-    """Count recipients that were done, of each message; with a message's last its content goes. Returns files as settle does."""
-    files = []
+def close(
+    connection: Connection, done: Mapping[int, int], now: float, queued: int = 0, leased: int = 0, held: int = 0
+) -> list[str]:
+    """Count recipients that were done, of each message; with a message's last its content goes. Returns files as settle does.
+
+    `queued`, `leased` and `held` are what the recipients' moves change in the totals.
+    """
+    files: list[str] = []
+    closed = octets = 0
     for message, count in done.items():
         if not count:
             continue
-        for still_open, file in connection.execute(_CLOSE, (count, now, message)).fetchall():
-            if file and not still_open:
+        for still_open, size, file in connection.execute(_CLOSE, (count, now, message)).fetchall():
+            if still_open:
+                continue
+            closed += 1
+            octets += size
+            if file:
                 connection.execute("UPDATE message SET file = NULL WHERE id = ?", (message,))
                 if connection.execute("SELECT 1 FROM message WHERE file = ? LIMIT 1", (file,)).fetchone() is None:
                     files.append(file)
+    totals.change(connection, queued, leased, held, -closed, -octets, closed)
     return files
 
 
 def release_all(connection: Connection) -> int:
     """Give back what dead owners leased: all, since a store on SQLite has one daemon. Returns how many."""
-    return connection.execute("UPDATE recipient SET state = 'queued', owner = NULL WHERE state = 'leased'").rowcount
+    released = connection.execute("UPDATE recipient SET state = 'queued', owner = NULL WHERE state = 'leased'").rowcount
+    totals.change(connection, queued=released, leased=-released)
+    return released
 
 
 def wake(connection: Connection, destination: str, now: float, limit: int) -> int:

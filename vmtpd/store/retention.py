@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from sqlite3 import Connection
 
-from vmtpd.store import database
+from vmtpd.store import database, totals
 
 ROWS = 500
 """Rows deleted in one transaction, or one message where that has more."""
@@ -24,35 +24,27 @@ SLACK = 1000
 """Free pages that the database keeps for the next messages."""
 
 
-def surplus(connection: Connection, before: float, keep: int) -> int:
-    """How many messages are to be forgotten: those done before a time, and the oldest of those beyond `keep`."""
-    done, old = connection.execute(
-        "SELECT count(*), ifnull(sum(closed < ?), 0) FROM message INDEXED BY message_closed WHERE closed IS NOT NULL",
-        (before,),
-    ).fetchone()
-    return max(int(old), int(done) - keep)
-
-
-def prune(connection: Connection, at_most: int) -> int:
-    """Forget the messages that were done first, at most so many and ROWS rows. Returns how many."""
-    rows = 0
-    forgotten: list[tuple[int]] = []
+def prune(connection: Connection, before: float, keep: int) -> int:
+    """Forget messages that were done before a time, and the oldest of those beyond `keep`: some of them. Returns how many."""
+    beyond = totals.done(connection) - keep
     oldest = connection.execute(
-        "SELECT id FROM message INDEXED BY message_closed WHERE closed IS NOT NULL ORDER BY closed LIMIT ?",
-        (min(at_most, ROWS),),
+        "SELECT id, closed FROM message INDEXED BY message_closed WHERE closed IS NOT NULL ORDER BY closed LIMIT ?",
+        (ROWS,),
     ).fetchall()
-    for (id,) in oldest:
-        if rows >= ROWS:
+    rows = forgotten = last = 0
+    for id, closed in oldest:
+        if rows >= ROWS or (closed >= before and forgotten >= beyond):
             break
         for table, key in (("event", "message"), ("recipient", "message"), ("metadata", "message"), ("message", "id")):
             rows += connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (id,)).rowcount
-        forgotten.append((id,))
+        forgotten += 1
+        last = max(last, id)
     if forgotten:
+        totals.change(connection, done=-forgotten)
         # A forgotten id is never given again, even if the clock is set back before the next start.
-        last = max(id for (id,) in forgotten)
         if last > int(database.value(connection, "last_id", 0)):
             database.keep(connection, "last_id", last)
-    return len(forgotten)
+    return forgotten
 
 
 def prune_destinations(connection: Connection, now: float) -> None:

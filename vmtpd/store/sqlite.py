@@ -33,12 +33,12 @@ from zope.interface import implementer
 from vmtpd.ids import Ids
 from vmtpd.interfaces import IStore, StoreBroken, StoreUnusable
 from vmtpd.mail import Counts, Destination, Lease, Message, QueueFilter, Row, Settlement, Submission
-from vmtpd.store import database, history, hold, queue, retention
+from vmtpd.store import database, history, hold, queue, retention, totals
 from vmtpd.store.content import Contents, Filed
 from vmtpd.store.hold import Slice
 from vmtpd.store.sink import Sink
 from vmtpd.store.threads import IWorker, Job, Reactor, Worker, WorkerFactory, perform_each
-from vmtpd.store.writer import Writer
+from vmtpd.store.writer import Writer, give_up
 
 DAY = 86400.0
 
@@ -128,7 +128,7 @@ class SQLiteStore:
             self._folder / "content",
             self._content_workers,
             self._token,
-            lambda error: self._writer.put(Job(writer.fail, (error,))),
+            self._content_failed,
         )
         self._open = True
         self._keep_house("prune", self._prune, BETWEEN_PRUNES)
@@ -163,6 +163,10 @@ class SQLiteStore:
         )
         stopped.addBoth(end)
         return closed
+
+    def _content_failed(self, error: StoreBroken) -> None:
+        """A disk that fails under a content fails the store; the writer says so in its turn."""
+        self._write(give_up, error).addErrback(lambda failure: None)
 
     def _broke(self, error: StoreBroken) -> None:
         """Called in the writer's thread."""
@@ -224,7 +228,7 @@ class SQLiteStore:
 
     def counts(self) -> Deferred[Counts]:
         """The queue in numbers."""
-        return self._ask(history.counts)
+        return self._ask(totals.read)
 
     def queue(self, which: QueueFilter, limit: int, after: int) -> Deferred[list[Row]]:
         """Open messages with their open recipients, oldest first, with ids above `after`."""
@@ -304,12 +308,8 @@ class SQLiteStore:
     async def _prune(self) -> None:
         """Forget what is old, a few rows in a commit."""
         now = self._wall()
-        left = await self._ask(retention.surplus, now - self._history, self._history_messages)
-        while left > 0:
-            forgotten = await self._write(retention.prune, left)
-            if not forgotten:
-                break
-            left -= forgotten
+        while await self._write(retention.prune, now - self._history, self._history_messages):
+            pass
         await self._write(retention.prune_destinations, now)
         while await self._write(retention.shrink):
             pass

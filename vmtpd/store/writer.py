@@ -5,7 +5,7 @@ queue.py, hold.py or retention.py, called with the connection inside the transac
 
 *Failures*, told apart by SQLite's own codes:
 
-- a job's own fault (an id that exists): the group is rolled back and each is done alone, so that one bad job fails alone;
+- a job's own fault (an id that exists): the group is rolled back and done again in halves, until the bad one fails alone;
 - no room: adds fail with StoreFull; the reserve file is freed so that outcomes still commit, and made again when there is room.
   Until then, and while less than `min_free` octets are free, adds fail before they write;
 - held by another program for too long: StoreFull, as nothing was written;
@@ -69,12 +69,6 @@ class Writer:
         elif jobs:
             self._group(jobs)
 
-    def fail(self, error: StoreBroken) -> None:
-        """No more writes."""
-        if self._broken is None:
-            self._broken = error
-            self._on_broken(error)
-
     def _group(self, jobs: Sequence[Job]) -> None:
         connection = self.connection
         try:
@@ -85,9 +79,13 @@ class Writer:
         except Exception as error:
             self._undo(jobs, error)
 
+    def _fail(self, error: StoreBroken) -> None:
+        self._broken = error
+        self._on_broken(error)
+
     def _undo(self, jobs: Sequence[Job], error: Exception) -> None:
         """Roll back, then do again what deserves it."""
-        code = _code(error)
+        code = sqlite3.SQLITE_IOERR if isinstance(error, StoreBroken) else _code(error)
         if code not in _BROKEN:
             try:
                 if self.connection.in_transaction:
@@ -95,7 +93,10 @@ class Writer:
             except sqlite3.Error as worse:
                 error, code = worse, sqlite3.SQLITE_IOERR
         if code in _BROKEN:
-            self.fail(StoreBroken(f"the database cannot be written: {error}"))
+            broken = (
+                error if isinstance(error, StoreBroken) else StoreBroken(f"the database cannot be written: {error}")
+            )
+            self._fail(broken)
             for job in jobs:
                 job.failure = self._broken
         elif code in _LATER:
@@ -106,7 +107,7 @@ class Writer:
         elif len(jobs) == 1:
             jobs[0].failure = error
         else:
-            self._one_by_one(jobs)
+            self._in_halves(jobs)
 
     def _make_do(self, jobs: Sequence[Job], error: Exception) -> None:
         """The disk is full: free the reserve, for all but adds."""
@@ -117,14 +118,17 @@ class Writer:
             if job.adds or hopeless:
                 job.failure = full
         if not hopeless:
-            self._one_by_one([job for job in jobs if not job.adds])
+            self._in_halves([job for job in jobs if not job.adds])
 
-    def _one_by_one(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            if self._broken is None:
-                self._group([job])
-            else:
-                job.failure = self._broken
+    def _in_halves(self, jobs: Sequence[Job]) -> None:
+        """Do a group that failed again as two: a bad job among n costs 2 log n commits, not n."""
+        half = len(jobs) // 2
+        for some in (jobs[:half], jobs[half:]):
+            if self._broken is not None:
+                for job in some:
+                    job.failure = self._broken
+            elif some:
+                self._group(some)
 
     def _refuse_without_room(self, jobs: Sequence[Job]) -> Sequence[Job]:
         now = self._clock()
@@ -137,6 +141,11 @@ class Writer:
             if job.adds:
                 job.failure = StoreFull(self._room.lacking)
         return [job for job in jobs if not job.adds]
+
+
+def give_up(connection: sqlite3.Connection, error: StoreBroken) -> None:
+    """A job that ends all writing, when the disk failed elsewhere."""
+    raise error
 
 
 class Room:

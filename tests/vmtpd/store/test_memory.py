@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.vmtpd.store_contract import StoreContract
+from tests.vmtpd.store_contract import StoreContract, settled
 from vmtpd.interfaces import StoreFull
 from vmtpd.store.memory import MemoryStore
 
@@ -19,5 +19,5 @@ class Memory(StoreContract, SynchronousTestCase):
         id = self.add(lease=True)
         self.store.trouble = StoreFull("full")
         self.failureResultOf(self.store.add(self.submission(), True, self.now), StoreFull)
-        self.failureResultOf(self.store.release([(id, 1)]), StoreFull)
+        self.failureResultOf(self.store.settle([settled(id, 1, "relayed")]), StoreFull)
         self.assertEqual(self.get(self.store.counts()).leased, 1)

@@ -160,6 +160,7 @@ class SQLite(StoreContract, OnDisk):
         self.failureResultOf(waiting[1], sqlite3.IntegrityError)
         self.failureResultOf(waiting[2], ValueError)
         self.get(waiting[3])
+        self.assertEqual(self.get(self.store.counts()).messages, 2)
         self.assertEqual(self.leased(), [(good.id, [1]), (other.id, [1])])
 
     # Contents

@@ -24,7 +24,7 @@ CREATE TABLE message (
     head BLOB NOT NULL,
     body BLOB
 );
-CREATE INDEX message_open ON message (id, size) WHERE open > 0;
+CREATE INDEX message_open ON message (id) WHERE open > 0;
 CREATE INDEX message_closed ON message (closed) WHERE closed IS NOT NULL;
 CREATE INDEX message_file ON message (file) WHERE file IS NOT NULL;
 
@@ -46,7 +46,17 @@ CREATE TABLE recipient (
 CREATE INDEX recipient_due ON recipient (due) WHERE state = 'queued';
 CREATE INDEX recipient_destination ON recipient (destination, due) WHERE state = 'queued';
 CREATE INDEX recipient_owner ON recipient (owner) WHERE state = 'leased';
-CREATE INDEX recipient_held ON recipient (message) WHERE state = 'held';
+
+-- One row: recipients by state, open messages, their octets, messages that are done and remembered.
+CREATE TABLE total (
+    queued INTEGER NOT NULL,
+    leased INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    octets INTEGER NOT NULL,
+    done INTEGER NOT NULL
+);
+INSERT INTO total VALUES (0, 0, 0, 0, 0, 0);
 
 CREATE TABLE metadata (
     message INTEGER NOT NULL,
