@@ -281,6 +281,9 @@ def _ignore(connection: Connection) -> None:
 def _reason(reason: Failure) -> str:
     """What Twisted or OpenSSL says, in one line."""
     error: Any = reason.value
-    if error.args and isinstance(error.args[0], list):  # OpenSSL.SSL.Error: [(library, function, reason), ...]
-        return ", ".join(str(parts[-1]) for parts in error.args[0] if parts)
+    found = error.args[0] if error.args else None
+    if isinstance(found, list) and found:
+        if isinstance(found[-1], tuple):  # OpenSSL.SSL.Error: [(library, function, reason), ...]
+            return str(found[-1][-1])
+        return "the certificate is for another name"  # service_identity.VerificationError
     return " ".join((reason.getErrorMessage() or type(error).__name__).split())
