@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 
 MAX_HEADER = 65536
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_NAMES = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -50,7 +52,7 @@ class Header:
 
     def names(self) -> list[bytes]:
         """The names of the fields, in lower-case and in their order."""
-        return [name for name, _ in fields(self._octets)]
+        return _NAMES.findall(self._octets.lower())
 
 
 def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -67,6 +69,11 @@ def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def date(seconds: float) -> str:
     """A date-time of RFC 5322 section 3.3, in UTC."""
+    return _date(int(seconds))
+
+
+@lru_cache(maxsize=8)
+def _date(seconds: int) -> str:
     t = time.gmtime(seconds)
     return (
         f"{_DAYS[t.tm_wday]}, {t.tm_mday} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "

@@ -9,7 +9,6 @@ reader keeps is bounded by lines, octets a line and octets a reply, whatever the
 from __future__ import annotations
 
 import re
-from functools import cached_property
 
 from vmtp.errors import MalformedReply
 
@@ -31,6 +30,7 @@ class Reply:
         self.code = code
         self.enhanced = enhanced
         self.text = text
+        self._wire: bytes | None = None
 
     @property
     def ok(self) -> bool:
@@ -47,9 +47,14 @@ class Reply:
         """The enhanced code, or the least precise one of the reply's class (RFC 3463 section 3.1)."""
         return self.enhanced or f"{2 if self.ok else self.code // 100}.0.0"
 
-    @cached_property
+    @property
     def wire(self) -> bytes:
         """The octets of this reply. Every line carries code and enhanced code (RFC 2034 section 4)."""
+        if self._wire is None:  # functools.cached_property takes a lock, and this is the hottest path
+            self._wire = self._encoded()
+        return self._wire
+
+    def _encoded(self) -> bytes:
         *lines, last = self.text.split("\n")
         lead = f"{self.enhanced} " if self.enhanced else ""
         text = "".join(f"{self.code}-{lead}{line}\r\n" for line in lines) + f"{self.code} {lead}{last}\r\n"

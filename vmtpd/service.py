@@ -14,6 +14,7 @@ supervisor starts it again, and what was acknowledged is found in the store.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import random
 import socket
@@ -60,6 +61,9 @@ SPARE_FILES = 500
 SWITCH_INTERVAL = 0.0005
 """Seconds between two threads' turns. Python's 5 ms make each commit wait that long behind the reactor."""
 
+GC_THRESHOLDS = (10000, 20, 20)
+"""A message makes few cycles: looking for them after every 700 new objects, as Python does, costs more than it frees."""
+
 PROBE_MAX = 3
 """A destination that is down is probed at the latest after so many times the first retry."""
 
@@ -84,13 +88,18 @@ class Relay(Service):
         self._manager: qmgr.QueueManager | None = None
         self._agents: dict[str, Any] = {}
         self._control: UnixSocket | None = None
+        self._prepared = False
         self._failed = False
 
     # Start.
 
     def privilegedStartService(self) -> None:
-        """Take what may need root: the limit of open files, keys, ports below 1024."""
+        """Take what may need root, while we have it: twistd calls this before it drops privileges, `twist` does not."""
         super().privilegedStartService()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """The limit of open files, keys, ports below 1024."""
         config = self._config
         wanted = config.limits.connections + config.queue.deliveries + SPARE_FILES
         if machine.raise_file_limit(wanted) < wanted:
@@ -104,11 +113,16 @@ class Relay(Service):
                         self._sockets += [(listener, made) for made in machine.listen(where.host, where.port)]
         except (machine.CannotListen, tls.Unusable) as error:
             raise SystemExit(f"vmtpd: {error}") from None
+        self._prepared = True
 
     def startService(self) -> None:
         """Begin to work, as soon as the reactor runs."""
         super().startService()
+        if not self._prepared:
+            self._prepare()
         sys.setswitchinterval(SWITCH_INTERVAL)
+        gc.set_threshold(*GC_THRESHOLDS)
+        gc.freeze()
         begun = Deferred.fromCoroutine(self._begin())
         begun.addErrback(self._not_begun)
 

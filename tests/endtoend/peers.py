@@ -102,7 +102,7 @@ class Process:
             return self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"{self._popen.args} did not end:\n{self.output()[-2000:]}") from None
+            raise AssertionError(f"process {self.pid} did not end:\n{self.output()[-2000:]}") from None
 
 
 class Daemon:

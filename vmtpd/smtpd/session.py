@@ -12,10 +12,12 @@ goes away in the middle is discarded.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
 from twisted.logger import Logger
 from twisted.mail.smtp import ESMTP
@@ -81,6 +83,8 @@ class Session(ESMTP):
         self._reading = True
         self._open = False
         self._lost = False
+        self._heard = door.house.clock.seconds()
+        self._socket: socket.socket | None = None
         self._take: dict[type, Callable[[Any], None]] = {
             Hello: self._hello,
             Mail: self._mail,
@@ -105,6 +109,8 @@ class Session(ESMTP):
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
+        plain = None if self.engine.tls else getattr(transport, "socket", None)
+        self._socket = plain if isinstance(plain, socket.socket) else None
         self.setTimeout(self.engine.patience)
         verdict = self.house.policy.connect(self.facts)
         self._open = verdict.ok
@@ -120,7 +126,7 @@ class Session(ESMTP):
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the client: the engine alone reads them."""
-        self.resetTimeout()
+        self._heard = self.house.clock.seconds()
         self.engine.receive(data)
         self._run()
 
@@ -136,9 +142,11 @@ class Session(ESMTP):
         self.facts.tls = layer.getHandle().get_protocol_version_name()
 
     def timeoutConnection(self) -> None:
-        """The client was silent for too long. Nobody is blamed for the time that we take ourselves."""
-        if self._storing or self._blocked:
-            self.setTimeout(self.engine.patience)
+        """The timer is over. The client may have been heard since it was set, and is not blamed for the time that we take ourselves."""
+        patience = self.engine.patience
+        left = patience if self._storing or self._blocked else self._heard + patience - self.house.clock.seconds()
+        if left > 0:
+            self.setTimeout(left)
             return
         self.engine.close(_TIMED_OUT)
         self._flush()
@@ -148,6 +156,7 @@ class Session(ESMTP):
         self.setTimeout(None)
         self._reset(None)
         self._lost = True
+        self._socket = None
         if self._open:
             self._open = False
             self.house.policy.disconnect(self.facts)
@@ -177,13 +186,23 @@ class Session(ESMTP):
         self._flush()
 
     def _flush(self) -> None:
-        transport: Any = self.transport
         if out := self.engine.bytes_to_send():
-            transport.write(out)
+            self._write(out)
         if self.engine.closed:
             self._leave()
         else:
             self._flow()
+
+    def _write(self, out: bytes) -> None:
+        """Write to the socket itself as long as it takes everything: the transport's buffer costs a round of the reactor."""
+        transport: Any = self.transport
+        if self._socket is not None:
+            with suppress(OSError):
+                out = out[self._socket.send(out) :]
+            if not out:
+                return
+            self._socket = None  # from here on the transport's buffer, which keeps the order
+        transport.write(out)
 
     def _leave(self) -> None:
         transport: Any = self.transport
@@ -328,7 +347,8 @@ class Session(ESMTP):
     def _starttls(self, event: StartTLS) -> None:
         transport: Any = self.transport
         self.engine.answer(event.slot, _BEGIN_TLS)
-        transport.write(self.engine.bytes_to_send())
+        self._write(self.engine.bytes_to_send())
+        self._socket = None
         transport.startTLS(self.door.listening.context)
         self._reset(None)
         self.facts.hello = self.facts.login = ""
@@ -346,9 +366,10 @@ class Session(ESMTP):
             self.engine.answer(event.slot, refusal)
             return
         self._storing += 1
-        content = transaction.sink.finish()
-        durable = content if isinstance(content, Deferred) else succeed(content)
-        stored = durable.addCallback(self._submit, transaction)
+        content: Any = transaction.sink.finish()
+        # What lies in a file takes its time.
+        in_file = isinstance(content, Deferred)
+        stored = content.addCallback(self._submit, transaction) if in_file else self._submit(content, transaction)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(event.slot,), errbackArgs=(event.slot,))
 
     def _submit(self, content: IContent, transaction: _Transaction) -> Deferred[Message]:

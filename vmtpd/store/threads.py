@@ -9,7 +9,8 @@ raised comes back to the reactor with that of all others of its group in one cal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from threading import Condition, Thread
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -81,51 +82,56 @@ def perform_each(jobs: Sequence[Job]) -> None:
 
 
 class Worker:
-    """A thread and the jobs that wait for it."""
+    """A thread and the jobs that wait for it. The queue is the one of C: a Condition costs more than the job it announces."""
 
     def __init__(self, reactor: Reactor, name: str, perform: Perform) -> None:
         self._reactor = reactor
         self._perform = perform
-        self._changed = Condition()
-        self._waiting: list[Job] = []
-        self._last: Callable[[], None] | None = None
+        self._waiting: SimpleQueue[Job | Callable[[], None]] = SimpleQueue()
+        self._ending = False
         self._stopped: Deferred[None] = Deferred()
         Thread(target=self._work, name=name, daemon=True).start()
 
     def put(self, job: Job) -> None:
         """Have it done after those before it."""
-        with self._changed:
-            if self._last is None:
-                self._waiting.append(job)
-                self._changed.notify()
-                return
-        job.failure = StoreFull("the store is closed")
-        self._reactor.callFromThread(job.deliver)
+        if self._ending:
+            job.failure = StoreFull("the store is closed")
+            self._reactor.callFromThread(job.deliver)
+        else:
+            self._waiting.put(job)
 
     def stop(self, last: Callable[[], None]) -> Deferred[None]:
         """Finish what waits, call `last` in the thread, end. A job that is put after this fails with StoreFull."""
-        with self._changed:
-            self._last = last
-            self._changed.notify()
+        self._ending = True
+        self._waiting.put(last)
         return self._stopped
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and self._last is None:
-                    self._changed.wait()
-                jobs, self._waiting = self._waiting, []
-            if not jobs:
-                break
-            for begin in range(0, len(jobs), MAX_GROUP):
-                group = jobs[begin : begin + MAX_GROUP]
+        last: Callable[[], None] | None = None
+        while last is None:
+            group, last = self._take()
+            if group:
                 self._perform(group)
                 self._reactor.callFromThread(_deliver, group)
         try:
-            if self._last is not None:
-                self._last()
+            last()
         finally:
             self._reactor.callFromThread(self._stopped.callback, None)
+
+    def _take(self) -> tuple[list[Job], Callable[[], None] | None]:
+        """All that waits, at most a group of it, and what is to be called last if that is all."""
+        group: list[Job] = []
+        waits = True
+        while len(group) < MAX_GROUP:
+            try:
+                next = self._waiting.get(waits)
+            except Empty:
+                break
+            if not isinstance(next, Job):
+                return group, next
+            group.append(next)
+            waits = False
+        return group, None
 
 
 def _deliver(jobs: Sequence[Job]) -> None:
