@@ -109,7 +109,11 @@ class Daemon:
     """vmtpd with a configuration of its own."""
 
     def __init__(
-        self, folder: Path, config: str, port: int = 0, program: Sequence[str] = ("-m", "twisted", "--log-format=text", "vmtpd")
+        self,
+        folder: Path,
+        config: str,
+        port: int = 0,
+        program: Sequence[str] = ("-m", "twisted", "--log-format=text", "vmtpd"),
     ) -> None:
         """`config` may name {port} and {folder}; `program` is what Python runs."""
         folder.mkdir(parents=True, exist_ok=True)

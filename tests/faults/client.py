@@ -2,10 +2,11 @@
 
     python -m tests.faults.client --port 2525 --ledger FILE [--seed 1] [--sessions 10] [--messages-per-second 40]
 
-A process of its own with an SMTP of its own, so that no mistake of ours is made on both ends. Runs until SIGTERM, and then ends each
-session behind the message under way. Every other session sends its envelope pipelined.
+A process of its own with an SMTP of its own, so that no mistake of ours is made on both ends. Runs until SIGTERM, and then ends
+each session behind the message under way. Every other session sends its envelope pipelined.
 
-*Failures*: a connection that ends, or a refusal, costs that message its promise, and the session begins anew. A disk that fails ends it all.
+*Failures*: a connection that ends, or a refusal, costs that message its promise, and the session begins anew. A disk that fails
+ends it all.
 """
 
 from __future__ import annotations

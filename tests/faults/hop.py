@@ -135,7 +135,6 @@ class Hop(socketserver.ThreadingTCPServer):
         return self._number
 
 
-
 def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser()

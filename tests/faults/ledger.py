@@ -24,7 +24,10 @@ MARK = b"X-Ledger-Id: "
 
 @dataclass(slots=True)
 class Verdict:
-    """Pairs of message and recipient, as "ID RECIPIENT"; `corrupt` also has what nobody sent, or not to this recipient."""
+    """Pairs of message and recipient, as "ID RECIPIENT"; `corrupt` also has what nobody sent, or not to this recipient.
+
+    Each fault counts once: what arrived corrupt alone is not lost too.
+    """
 
     offered: int = 0
     acknowledged: int = 0
@@ -71,7 +74,7 @@ def judge(client: Iterable[str], hop: Iterable[str]) -> Verdict:
     wanted = {f"{id} {recipient}" for id in promised for recipient in recipients[id]}
     verdict.acknowledged = len(wanted)
     verdict.arrived = len(arrived)
-    verdict.lost = sorted(wanted - arrived.keys())
+    verdict.lost = sorted(wanted - arrived.keys() - set(verdict.corrupt))
     verdict.duplicates = arrived.total() - len(arrived)
     verdict.unpromised = len(arrived.keys() - wanted)
     return verdict

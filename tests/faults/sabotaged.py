@@ -33,9 +33,20 @@ def ack_before_commit() -> None:
     submit = qmgr.QueueManager.submit
 
     def early(self: Any, submission: Submission) -> Deferred[Message]:
-        id, client, _, (sender, _, params), head, body, *_ = submission
         self._clock.callLater(LATE, submit, self, submission)
-        return succeed(Message(id, client, sender, params, 0.0, 9e9, head, body))
+        envelope = submission.envelope
+        return succeed(
+            Message(
+                submission.id,
+                submission.client,
+                envelope.sender,
+                envelope.params,
+                0.0,
+                9e9,
+                submission.head,
+                submission.content,
+            )
+        )
 
     qmgr.QueueManager.submit = early  # type: ignore[method-assign]
 
