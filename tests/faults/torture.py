@@ -48,7 +48,7 @@ data = {{folder}}/data
 listen = 127.0.0.1:{{port}}
 
 [limits]
-stop-within = 10s
+stop-within = {stop_within}
 
 [queue]
 retry-first = 1s
@@ -65,7 +65,8 @@ smarthost = smtp://127.0.0.1:{hop}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do: restarts by a kill of the daemon and of the hop, the load, the hop's manners (hop.py), seconds for the queue to drain."""
+    """What to do: restarts by a kill of the daemon and of the hop, the load, the hop's manners (hop.py), seconds for the queue
+    to drain and for an orderly stop."""
 
     kills: int = 20
     hop_kills: int = 0
@@ -77,6 +78,7 @@ class Plan:
     cut: float = 0.0
     sabotage: str = ""
     drain: float = 90.0
+    stop_within: float = 10.0
 
 
 @dataclass(slots=True)
@@ -134,27 +136,26 @@ class Torture:
         self._plan = plan
         self._chance = random.Random(plan.seed)
         self._hop_port = free_port()
-        config = CONFIG.format(hop=self._hop_port, deliveries=DELIVERIES)
+        config = CONFIG.format(hop=self._hop_port, deliveries=DELIVERIES, stop_within=f"{plan.stop_within:.0f}s")
         program = ["-m", "tests.faults.sabotaged", plan.sabotage] if plan.sabotage else ["-m", "twisted"]
-        self._daemon = Daemon(folder, config, program=[*program, "--log-format=text", "vmtpd"])
+        self.daemon = Daemon(folder, config, program=[*program, "--log-format=text", "vmtpd"])
         self._kills = 0
         self._restarts: list[float] = []
-        self._hop: Process | None = None
+        self.hop: Process | None = None
         self._client: Process | None = None
 
     def run(self) -> Report:
         """Do it all. Raises AssertionError where a process does not do its part."""
-        with self._ending():
-            self._start_hop()
-            self._start_daemon()
-            self._client = self._python("client", "--port", self._daemon.port, *self._load())
+        with self.ending():
+            self.start_hop()
+            self.start_daemon()
+            self.start_client()
             self._kill_again_and_again()
             time.sleep(0.5)
-            if self._client.stop():
-                raise AssertionError(f"the client failed:\n{self._client.output()[-2000:]}")
-            queued, seconds = self._drain()
-            assert self._daemon.process is not None
-            status = self._daemon.process.stop()
+            self.stop_client()
+            queued, seconds = self.drain()
+            assert self.daemon.process is not None
+            status = self.daemon.process.stop()
             if status == -signal.SIGTERM:
                 # So does Twisted, once all is closed: its parent is to know what ended it.
                 status = 0
@@ -164,7 +165,7 @@ class Torture:
             self._kills,
             self._restarts,
             queued,
-            sum(path.is_file() for path in self._daemon.data.glob("content/*/*")),
+            sum(path.is_file() for path in self.daemon.data.glob("content/*/*")),
             (self._folder / "log").read_text("utf-8", "replace").count("Traceback (most recent call last)"),
             status,
             seconds,
@@ -180,66 +181,77 @@ class Torture:
         for number in range(plan.kills):
             time.sleep(chance.uniform(0.1, 2.0))
             if number in hop_dies_at:
-                self._kill(self._hop)
+                self.kill(self.hop)
                 time.sleep(chance.uniform(0.0, 1.0))
-                self._start_hop()
-            self._kill(self._daemon.process)
+                self.start_hop()
+            self.kill(self.daemon.process)
             if number % 4 == 3:
                 # Once more, while it takes up what the last one left.
-                self._daemon.start(wait_for_it=False)
+                self.daemon.start(wait_for_it=False)
                 wait("vmtpd takes its port", self._is_bound)
                 time.sleep(chance.uniform(0, EARLY))
-                self._kill(self._daemon.process)
-            self._start_daemon()
+                self.kill(self.daemon.process)
+            self.start_daemon()
 
-    def _kill(self, process: Process | None) -> None:
+    def kill(self, process: Process | None) -> None:
+        """End a process as a crash would."""
         assert process is not None
         process.kill()
         self._kills += 1
 
-    def _drain(self) -> tuple[int, float]:
+    def drain(self) -> tuple[int, float]:
         """Wait until nothing is queued. Returns how many recipients are, and the seconds it took."""
         begun = time.monotonic()
         while True:
-            queue = json.loads(self._daemon.ctl("--json", "status"))["queue"]
+            queue = json.loads(self.daemon.ctl("--json", "status"))["queue"]
             queued = queue["queued"] + queue["leased"] + queue["held"]
             seconds = time.monotonic() - begun
             if not queued or seconds > self._plan.drain:
                 return queued, seconds
-            self._daemon.ctl("retry", "--all", status=None)
+            self.daemon.ctl("retry", "--all", status=None)
             time.sleep(0.5)
 
-    def _start_daemon(self) -> None:
+    def start_daemon(self) -> None:
+        """Start vmtpd, and note how long it took."""
         begun = time.monotonic()
-        self._daemon.start()
+        self.daemon.start()
         self._restarts.append(time.monotonic() - begun)
 
     def _is_bound(self) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._daemon.port)) == 0
+            return probe.connect_ex(("127.0.0.1", self.daemon.port)) == 0
 
-    def _start_hop(self) -> None:
+    def start_hop(self) -> None:
+        """Start the hop, with another chance each time."""
         plan = self._plan
         manners = ("--delay", plan.delay, "--defer", plan.defer, "--cut", plan.cut, "--seed", self._chance.random())
-        self._hop = self._python("hop", "--port", self._hop_port, "--ledger", self._folder / "arrived", *manners)
+        self.hop = self._python("hop", "--port", self._hop_port, "--ledger", self._folder / "arrived", *manners)
         wait("the hop greets", lambda: answers(self._hop_port))
 
-    def _load(self) -> tuple[object, ...]:
+    def start_client(self) -> None:
+        """Begin the load."""
         plan = self._plan
+        ledger = ("--ledger", self._folder / "sent", "--seed", plan.seed)
         load = ("--sessions", plan.sessions, "--messages-per-second", plan.messages_per_second)
-        return ("--ledger", self._folder / "sent", "--seed", plan.seed, *load)
+        self._client = self._python("client", "--port", self.daemon.port, *ledger, *load)
+
+    def stop_client(self) -> None:
+        """End the load, behind the messages under way."""
+        assert self._client is not None
+        if self._client.stop():
+            raise AssertionError(f"the client failed:\n{self._client.output()[-2000:]}")
 
     def _python(self, module: str, *arguments: object) -> Process:
         command = [sys.executable, "-m", f"tests.faults.{module}", *map(str, arguments)]
         return Process(command, self._folder / f"{module}.log")
 
     @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
+    def ending(self) -> Iterator[None]:
         """End all processes, whatever happens."""
         try:
             yield
         finally:
-            for process in (self._client, self._daemon.process, self._hop):
+            for process in (self._client, self.daemon.process, self.hop):
                 if process is not None:
                     process.kill()
 
