@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet._sslverify import IOpenSSLTrustRoot
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
@@ -77,7 +77,7 @@ def _read(path: str) -> bytes:
 def _authorities(pem: bytes) -> IOpenSSLTrustRoot:
     try:
         certificates = [Certificate.loadPEM(_MARK + part) for part in pem.split(_MARK)[1:]]
-    except (SSL.Error, ValueError):
+    except crypto.Error:
         certificates = []
     if not certificates:
         raise TLSFailed("the file of authorities holds no certificate that can be read", "STARTTLS")

@@ -120,8 +120,7 @@ class Writing(SynchronousTestCase):
 
     def test_bad_content(self) -> None:
         """A content that cannot be read delays, and leaves nothing in tmp."""
-        body = BODY * 100000
-        (outcome,) = self.deliver(lease("bob@example.net", body=body, kind=BadReader))
+        (outcome,) = self.deliver(lease("bob@example.net", kind=BadReader))
         self.assertEqual((outcome.action, outcome.status), ("delayed", "4.3.0"))
         self.assertEqual((self.files("new"), self.files("tmp")), ([], []))
 
