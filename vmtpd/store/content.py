@@ -4,7 +4,8 @@ A small content is in the row of its message. A larger one is a file below `cont
 letters of its name. A file belongs to its sink (sink.py) until a message that names it is committed; a file that neither a sink nor
 a message names is swept away (retention.py). No path leaves this package.
 
-*Failures*: a file that cannot be read, or is not as long as it was, fails its reader with OSError. A file that cannot be removed is left to the next sweep.
+*Failures*: a file that cannot be read, or is not as long as it was, fails its reader with OSError. A file that cannot be removed is
+left to the next sweep.
 """
 
 from __future__ import annotations
