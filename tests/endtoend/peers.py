@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -108,19 +108,26 @@ class Process:
 class Daemon:
     """vmtpd with a configuration of its own."""
 
-    def __init__(self, folder: Path, config: str, port: int = 0) -> None:
-        """`config` may name {port} and {folder}."""
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        port: int = 0,
+        program: Sequence[str] = ("-m", "twisted", "--log-format=text", "vmtpd"),
+    ) -> None:
+        """`config` may name {port} and {folder}; `program` is what Python runs."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = port or free_port()
         self.data = folder / "data"
         self.config = folder / "vmtpd.ini"
         self.config.write_text(config.format(port=self.port, folder=folder))
+        self.program = program
         self.process: Process | None = None
 
     def start(self, wait_for_it: bool = True) -> None:
         """Start it, and wait until it greets."""
-        command = [sys.executable, "-m", "twisted", "vmtpd", "--config", str(self.config)]
+        command = [sys.executable, *self.program, "--config", str(self.config)]
         self.process = Process(command, self.folder / "log", env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
         if wait_for_it:
             wait(f"vmtpd greets:\n{self.folder / 'log'}", self.is_up)
