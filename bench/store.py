@@ -24,7 +24,8 @@ from vmtp.envelope import Envelope, Recipient
 from vmtpd.ids import Ids
 from vmtpd.interfaces import IContent
 from vmtpd.mail import Client, Message, Outcome, Settlement, Submission
-from vmtpd.store import database, queue
+from vmtpd.store import arrivals, database, outcome, queue
+from vmtpd.store.arrivals import Arrival
 from vmtpd.store.content import Inline
 from vmtpd.store.sqlite import SQLiteStore
 
@@ -74,10 +75,10 @@ def alone(folder: Path, messages: int, group: int, size: int) -> None:
         print(f"alone {name:20} {(time.process_time() - begin) / messages * 1e6:6.1f} us/message")
 
     now = time.time()
-    in_groups("add", lambda some: [queue.add(connection, each, 1, now, LATER) for each in some])
+    in_groups("add", lambda some: arrivals.add(connection, [Arrival(each, 1, now, LATER) for each in some]))
     queue.release_all(connection)
     in_groups("lease", lambda some: queue.lease(connection, 1, len(some), LATER, (), _no_file))
-    in_groups("settle", lambda some: queue.settle(connection, [settled(each.id) for each in some], (), now, LATER))
+    in_groups("settle", lambda some: outcome.settle(connection, [settled(each.id) for each in some], (), now, LATER))
     connection.close()
 
 

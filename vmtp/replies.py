@@ -9,6 +9,7 @@ reader keeps is bounded by lines, octets a line and octets a reply, whatever the
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from vmtp.errors import MalformedReply
 
@@ -17,6 +18,9 @@ MAX_LINE = 2048
 
 MAX_LINES = 256
 """Lines of one reply, unless the command allows for more."""
+
+MAX_KEPT = 256
+"""Octets of a reply that is kept for the next time it is said."""
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?\Z", re.DOTALL)
 _ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?: |\Z)")
@@ -118,13 +122,15 @@ class ReplyReader:
                 return reply
 
     def _take(self, line: bytes) -> Reply | None:
+        if not self._lines and len(line) <= MAX_KEPT and (reply := _single(line)):
+            return reply
         match = _LINE.match(line)
         if match is None:
             raise self._fail("a reply line has no code")
         if len(line) > MAX_LINE:
             raise self._fail("a reply line is too long")
         code = int(match[1])
-        text = (match[3] or b"").decode("utf-8", "backslashreplace").translate(_CONTROLS)
+        text = _text(match)
         if self._lines and self._lines[0][0] != code:
             raise self._fail("the lines of a reply have different codes")
         if match[2] != b"-" and not self._lines:
@@ -143,6 +149,17 @@ class ReplyReader:
         self._broken = MalformedReply(text)
         self._buffer, self._lines, self._octets = b"", [], 0
         return self._broken
+
+
+@lru_cache(maxsize=64)
+def _single(line: bytes) -> Reply | None:
+    """A reply of one line, None for any other line. Servers say the same few all day long: they are kept."""
+    match = _LINE.match(line)
+    return _reply(int(match[1]), [_text(match)]) if match and match[2] != b"-" else None
+
+
+def _text(match: re.Match[bytes]) -> str:
+    return (match[3] or b"").decode("utf-8", "backslashreplace").translate(_CONTROLS)
 
 
 def _reply(code: int, texts: list[str]) -> Reply:

@@ -239,6 +239,7 @@ class Agent(EndToEnd, TestCase):
             server = self.relay(tls=True)
             (outcome,) = await self.deliver(server, "verified", host=host, ca=ca)
             self.assertEqual((outcome.action, outcome.status, outcome.scope), ("delayed", "4.7.5", "host"))
+            self.assertIn("certificate", outcome.reply)
             self.assertEqual(server.messages, [])
 
     async def test_no_authority(self) -> None:

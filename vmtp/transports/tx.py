@@ -41,6 +41,7 @@ from vmtp.errors import ConnectionClosed, RemoteError, TLSFailed
 
 T = TypeVar("T")
 
+_LATER = object()
 _FAREWELL = 10.0
 """Seconds that a TLS peer has to close in its turn."""
 
@@ -171,8 +172,11 @@ class Connection(Protocol):
                     self._wait(need, self.engine.patience)
                     return
             elif isinstance(need, Wait):
-                self._await(need.what)
-                return
+                value = self._await(need.what)
+                if value is _LATER:
+                    return
+                if isinstance(value, Failure):
+                    value, error = None, value.value
             elif self._tls is None or self.engine.closed:
                 error = TLSFailed("no TLS is set up for this connection", "STARTTLS")
             else:
@@ -201,9 +205,21 @@ class Connection(Protocol):
             self._producing, self._socket = True, None
             self.transport.registerProducer(self, True)
 
-    def _await(self, what: Any) -> None:
-        result = what if isinstance(what, Deferred) else Deferred.fromCoroutine(what)
-        result.addCallbacks(self._advance, lambda failure: self._advance(None, failure.value))
+    def _await(self, what: Any) -> Any:
+        """A result that is at hand already: many of them in turn must not nest. Else `_LATER`: the procedure goes on when it comes."""
+        waiting = what if isinstance(what, Deferred) else Deferred.fromCoroutine(what)
+        results: list[Any] = []
+        waiting.addBoth(results.append)
+        if results:
+            return results[0]
+        waiting.addCallback(lambda _: self._arrive(results[0]))
+        return _LATER
+
+    def _arrive(self, result: Any) -> None:
+        if isinstance(result, Failure):
+            self._advance(None, result.value)
+        else:
+            self._advance(result)
 
     def _wait(self, need: Need, seconds: float) -> None:
         self._need = need

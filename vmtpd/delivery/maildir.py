@@ -67,7 +67,7 @@ class MaildirDelivery:
                 await self._run(file.write, block)
                 block = following
             await self._run(file.finish, block)
-        except BaseException:
+        except Exception:
             await self._run(file.discard)
             raise
         finally:

@@ -133,7 +133,7 @@ class SMTPDelivery:
             with closing(attempt.open()) as content:
                 reader = cast(steps.Content, content)
                 return await connection.run(steps.send(connection.engine, attempt.envelope(), reader, attempt.size))
-        except BaseException:
+        except Exception:
             connection.close()
             raise
 

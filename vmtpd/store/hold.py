@@ -14,8 +14,8 @@ from sqlite3 import Connection
 from typing import NamedTuple
 
 from vmtpd.mail import QueueFilter
-from vmtpd.store import history, totals
-from vmtpd.store.queue import close, record
+from vmtpd.store import events, history, totals
+from vmtpd.store.outcome import close
 
 SLICE = 1000
 """Open messages looked at in one transaction."""
@@ -34,7 +34,7 @@ def hold(connection: Connection, which: QueueFilter, now: float, after: int) -> 
     meant, last = _meant(connection, which, "queued", after)
     connection.executemany("UPDATE recipient SET state = 'held' WHERE message = ? AND n = ?", meant)
     totals.change(connection, queued=-len(meant), held=len(meant))
-    record(connection, "held", meant, now)
+    events.note(connection, "held", meant, now)
     return Slice(len(meant), last)
 
 
@@ -43,7 +43,7 @@ def unhold(connection: Connection, which: QueueFilter, now: float, after: int) -
     meant, last = _meant(connection, which, "held", after)
     _make_due(connection, meant, now)
     totals.change(connection, queued=len(meant), held=-len(meant))
-    record(connection, "released", meant, now)
+    events.note(connection, "released", meant, now)
     return Slice(len(meant), last)
 
 
@@ -60,7 +60,7 @@ def delete(connection: Connection, which: QueueFilter, now: float, after: int) -
     held, last = _meant(connection, which, "held", after)
     meant = sorted(queued + held)
     connection.executemany("UPDATE recipient SET state = 'done', action = 'deleted' WHERE message = ? AND n = ?", meant)
-    record(connection, "deleted", meant, now)
+    events.note(connection, "deleted", meant, now)
     done = Counter(message for message, _ in meant)
     return Slice(len(meant), last, close(connection, done, now, queued=-len(queued), held=-len(held)))
 

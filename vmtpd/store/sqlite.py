@@ -33,7 +33,8 @@ from zope.interface import implementer
 from vmtpd.ids import Ids
 from vmtpd.interfaces import IStore, StoreBroken, StoreUnusable
 from vmtpd.mail import Counts, Destination, Lease, Message, QueueFilter, Row, Settlement, Submission
-from vmtpd.store import database, history, hold, queue, retention, totals
+from vmtpd.store import arrivals, database, history, hold, outcome, queue, retention, totals
+from vmtpd.store.arrivals import Arrival
 from vmtpd.store.content import Contents, Filed
 from vmtpd.store.hold import Slice
 from vmtpd.store.sink import Sink
@@ -192,7 +193,8 @@ class SQLiteStore:
     ) -> Deferred[Message]:
         """Store a message with all its recipients: leased to this process, or queued and due at `not_before`."""
         owner = self._owner if lease else 0
-        done = self._write(queue.add, submission, owner, self._wall(), expires, tuple(destinations), adds=True)
+        arrival = Arrival(submission, owner, self._wall(), expires, tuple(destinations))
+        done = self._write(arrivals.add, *arrival, adds=True)
         self._claim(done, (submission,))
         return done
 
@@ -208,7 +210,7 @@ class SQLiteStore:
         self, settlements: Sequence[Settlement], reports: Sequence[Submission] = (), expires: float = 0.0
     ) -> Deferred[None]:
         """Record outcomes, with the reports that they call for, in one commit. Reports are queued and due at once."""
-        done = self._write(queue.settle, tuple(settlements), tuple(reports), self._wall(), expires)
+        done = self._write(outcome.settle, tuple(settlements), tuple(reports), self._wall(), expires)
         self._claim(done, reports)
         return done.addCallback(self._contents.remove)
 

@@ -34,7 +34,11 @@ class Reactor(Protocol):
 
 
 class Job:
-    """A function to call with values, and what came of it. `adds` tells that it brings mail in, which a full disk refuses first."""
+    """A function to call with values, and what came of it.
+
+    `adds` tells that it brings mail in, which a full disk refuses first, and that its function takes the values of many
+    such jobs in a list and gives a list of results, so that a group does them at once.
+    """
 
     __slots__ = ("adds", "args", "done", "failure", "function", "result")
 

@@ -1,7 +1,7 @@
 """The writer: one connection, one transaction for all jobs that wait, the next when the last is durable.
 
 There is no timer: while a commit runs, jobs gather, and the busier the daemon the more share a commit. A job is a function of
-queue.py, hold.py or retention.py, called with the connection inside the transaction.
+queue.py, outcome.py, hold.py or retention.py, called with the connection inside the transaction; arrivals are taken together.
 
 *Failures*, told apart by SQLite's own codes:
 
@@ -18,6 +18,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from vmtpd.interfaces import StoreBroken, StoreFull
@@ -73,11 +75,21 @@ class Writer:
         connection = self.connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for job in jobs:
-                job.result = job.function(connection, *job.args)
+            for adds, some in groupby(jobs, key=attrgetter("adds")):
+                if adds:
+                    self._add(list(some))
+                else:
+                    for job in some:
+                        job.result = job.function(connection, *job.args)
             connection.execute("COMMIT")
         except Exception as error:
             self._undo(jobs, error)
+
+    def _add(self, jobs: Sequence[Job]) -> None:
+        """Bring in the mail of many at once."""
+        results = jobs[0].function(self.connection, [job.args for job in jobs])
+        for job, result in zip(jobs, results, strict=True):
+            job.result = result
 
     def _fail(self, error: StoreBroken) -> None:
         self._broken = error

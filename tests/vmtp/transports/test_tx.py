@@ -2,7 +2,7 @@
 
 import io
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.task import Clock
@@ -222,6 +222,20 @@ class Running(SynchronousTestCase):
         failing.asked[0].errback(OSError("disk"))
         self.failureResultOf(done, OSError)
         self.assertTrue(self.connection.usable)
+
+    def test_many_pieces_at_hand(self) -> None:
+        """A content of thousands of pieces that are all at hand does not nest."""
+        self.connect()
+        pieces = [b"line\r\n"] * 5000
+
+        class Quick:
+            def read(self, n: int) -> Deferred[bytes]:
+                return succeed(pieces.pop() if pieces else b"")
+
+        done = self.connection.run(steps.send(self.connection.engine, ENVELOPE, Quick()))
+        self.connection.dataReceived(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        self.connection.dataReceived(b"250 ok\r\n")
+        self.assertEqual(self.successResultOf(done).replies, (Reply(250, "", "ok"),))
 
     def test_lost_while_content_is_read(self) -> None:
         """A connection that is lost while content is read from the disk gives its error when the content comes."""
