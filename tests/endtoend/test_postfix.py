@@ -200,7 +200,7 @@ class PostfixTests(PostfixCase):
         self.send(self.relay(f"{self.hop}\nfrom = office@example.org"))
         found = email.message_from_bytes(self.arrived()[0])
         self.assertEqual(found["Return-Path"], "<office@example.org>")
-        self.assertEqual(found.get_all("From"), ["Printer <office@example.org>"])
+        self.assertEqual(found.get_all("From"), ['"Printer" <office@example.org>'])
         self.assertIn("printer@example.org", str(found["Reply-To"]))
 
     def test_failover(self) -> None:
@@ -317,8 +317,7 @@ class LoginTests(RelayCase):
         relay = self.relay(self.route(provider), "retry-first = 1h")
         id = self.send(relay)
         self.until(relay, id, "delayed")
-        shown = relay.ctl("show", id)
-        self.assertRegex(shown, "certificate.*localhost")
+        self.assertIn("the certificate is for another name", relay.ctl("show", id))
         counted = self.counted(provider)
         self.assertEqual((counted["accepted"], counted["logins"], counted["failed_logins"]), (0, 0, 0))
 
