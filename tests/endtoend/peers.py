@@ -127,11 +127,11 @@ class Daemon:
         self.config = folder / "vmtpd.ini"
         self.config.write_text(config.format(port=self.port, folder=folder))
         self.process: Process | None = None
+        self.command = [sys.executable, "-m", "twisted", "vmtpd", "--config", str(self.config)]
 
     def start(self, wait_for_it: bool = True) -> None:
         """Start it, and wait until it greets."""
-        command = [sys.executable, "-m", "twisted", "vmtpd", "--config", str(self.config)]
-        self.process = Process(command, self.folder / "log", env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
+        self.process = Process(self.command, self.folder / "log", env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
         if wait_for_it:
             wait(f"vmtpd greets:\n{self.folder / 'log'}", self.is_up)
 
