@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Submission,
         Unroutable,
         Verdict,
+        Wait,
     )
 
 
@@ -94,10 +95,17 @@ class IStore(Interface):
     def sink() -> ISink:
         """A place for one body."""
 
-    def add(submission: Submission, lease: bool, expires: float, destinations: Sequence[str] = ()) -> Deferred[Message]:
+    def add(
+        submission: Submission,
+        lease: bool,
+        expires: float,
+        destinations: Sequence[str] = (),
+        wait: Wait | None = None,
+    ) -> Deferred[Message]:
         """Store a message with all its recipients: leased to this process, or queued and due at `not_before`.
 
-        `destinations` says, recipient by recipient, where each will wait; empty where that is not known.
+        `destinations` says, recipient by recipient, where each will wait; empty where that is not known. With `wait` all of them
+        are queued and delayed from the start.
         """
 
     def lease(limit: int, now: float, avoid: Collection[str] = ()) -> Deferred[list[Lease]]:

@@ -197,6 +197,13 @@ class Settlement(NamedTuple):
     warned: bool = False
 
 
+class Wait(NamedTuple):
+    """Why a message is not tried as it comes in: its destination is known to be down until `due`, by `reply`."""
+
+    due: float
+    reply: str
+
+
 class Destination(NamedTuple):
     """What is remembered of a destination across restarts: "up", or "down" until a time, after so many failures, and why."""
 

@@ -125,9 +125,9 @@ class Outcomes:
         return drained
 
     def _note(self, message: Message, addressee: Addressee, outcome: Outcome, attempt: bool) -> None:
-        self._metrics[outcome.action] += 1
         self._metrics["tries"] += attempt
         if attempt or outcome.action != "delayed":
+            self._metrics[outcome.action] += 1
             self._lines.write(
                 outcome.action,
                 encode(message.id),

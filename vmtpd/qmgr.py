@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from vmtpd.destination import START, Group
 from vmtpd.interfaces import IDelivery, IQueueManager, IRouter, IStore, ISubmit, StoreBroken
-from vmtpd.mail import Addressee, Destination, Lease, Message, Outcome, Route, Row, Submission, Unroutable
+from vmtpd.mail import Addressee, Destination, Lease, Message, Outcome, Route, Row, Submission, Unroutable, Wait
 from vmtpd.outcomes import Chance, Outcomes
 from vmtpd.retry import Backoff
 
@@ -123,13 +123,21 @@ class QueueManager:
     def submit(self, submission: Submission) -> Deferred[Message]:
         recipients = submission.envelope.recipients
         destinations = [self._router.destination(recipient.address) for recipient in recipients]
-        lease = self._has_room(submission, destinations)
+        wait = self._wait(destinations)
+        lease = wait is None and self._has_room(submission, destinations)
         if lease:
             self._leased += len(recipients)
             self._octets += _inline(submission.content.size)
         expires = self._wall() + self._limits.lifetime
-        stored = self._store.add(submission, lease, expires, destinations)
-        return stored.addCallbacks(self._stored, self._not_stored, (submission, lease), {}, (submission, lease))
+        stored = self._store.add(submission, lease, expires, destinations, wait)
+        return stored.addCallbacks(self._stored, self._not_stored, (submission, lease, wait), {}, (submission, lease))
+
+    def _wait(self, destinations: list[str]) -> Wait | None:
+        """Until when and why a message has to wait that goes only where all is known to be down."""
+        group = self._groups.get(destinations[0])
+        if group is None or not group.closed(self._wall()) or destinations.count(group.name) < len(destinations):
+            return None
+        return Wait(group.until, group.reply)
 
     def _has_room(self, submission: Submission, destinations: list[str]) -> bool:
         if self._stopping or submission.not_before or self._octets > MAX_OCTETS:
@@ -140,7 +148,7 @@ class QueueManager:
         group = self._groups.get(name)
         return group is not None and len(group.waiting) >= self._limits.window // 2
 
-    def _stored(self, message: Message, submission: Submission, lease: bool) -> Message:
+    def _stored(self, message: Message, submission: Submission, lease: bool, wait: Wait | None) -> Message:
         if lease:
             recipients = submission.envelope.recipients
             addressees = tuple(Addressee(n, r.address, r.params) for n, r in enumerate(recipients, 1))
@@ -148,7 +156,7 @@ class QueueManager:
             if len(self._fresh) == 1:
                 # In a turn of their own: the client gets its 250 first.
                 self._clock.callLater(0, self._take_fresh)
-        else:
+        elif wait is None:
             self._look()
         return message
 

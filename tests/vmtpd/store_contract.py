@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from vmtp.envelope import Action, Envelope, Recipient
 from vmtpd import ids
 from vmtpd.interfaces import IContent, IReader, ISink, IStore
-from vmtpd.mail import Client, Counts, Destination, Outcome, QueueFilter, Settlement, Submission
+from vmtpd.mail import Client, Counts, Destination, Outcome, QueueFilter, Settlement, Submission, Wait
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import SynchronousTestCase as Base
@@ -240,6 +240,21 @@ class StoreContract(Scenes):
         self.assertEqual(self.get(self.store.nextDue()), self.now + 10)
         self.assertEqual(self.leased(limit=2, now=self.now + 100), [(early, [1]), (between, [1])])
         self.assertEqual(self.leased(limit=2, now=self.now + 100), [(late, [1])])
+
+    def test_known_to_be_down(self) -> None:
+        """Mail for a destination that is down is put where it waits at once, and its story says until when and why."""
+        wait = Wait(self.now + 300, "connection refused")
+        new = self.submission("a@down.example", "b@down.example")
+        id = self.get(self.store.add(new, False, self.now + 999, ["down.example"] * 2, wait)).id
+        self.assertEqual(self.leased(), [])
+        self.assertEqual(self.get(self.store.nextDue()), self.now + 300)
+        story = self.get(self.store.story(id))
+        self.assertEqual(self.actions(id), [(0, "received"), (1, "delayed"), (2, "delayed")])
+        self.assertEqual(
+            [(r["action"], r["reply"], r["tries"]) for r in story["recipients"]], [("delayed", wait.reply, 0)] * 2
+        )
+        self.assertEqual(self.get(self.store.wake("down.example", self.now, 10)), 2)
+        self.assertEqual(self.leased(), [(id, [1, 2])])
 
     def test_avoided_destinations(self) -> None:
         """A destination that holds too much already is passed over, and gets its turn later."""

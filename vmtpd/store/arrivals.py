@@ -13,33 +13,36 @@ from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any, NamedTuple
 
-from vmtpd.mail import Message, Submission
+from vmtpd.mail import Message, Submission, Wait
 from vmtpd.store import metadata, rows, totals
 from vmtpd.store.content import Filed, Inline
-from vmtpd.store.events import Event, record
+from vmtpd.store.events import MAX_REPLY, Event, record
 
 _MESSAGES = (
     "INSERT INTO message"
     " (id, kind, client, listener, sender, params, arrived, expires, warned, open, size, digest, file, head, body) {values}"
 )
-_RECIPIENTS = "INSERT INTO recipient (message, n, address, params, state, owner, due, destination, tries) {values}"
+_RECIPIENTS = (
+    "INSERT INTO recipient (message, n, address, params, state, owner, due, destination, tries, action, reply) {values}"
+)
 
 
 class Arrival(NamedTuple):
-    """A submission, who leases it (0 for nobody: it is queued), when it came and expires, where its recipients will wait."""
+    """A submission, who leases it (0 for nobody: it is queued), when it came and expires, where its recipients will wait, and why."""
 
     submission: Submission
     owner: int
     now: float
     expires: float
     destinations: Sequence[str] = ()
+    wait: Wait | None = None
 
 
 def add(connection: Connection, arrivals: Sequence[Arrival | tuple[Any, ...]]) -> list[Message]:
     """Store messages with their recipients."""
     messages, recipients, events, stored = [], [], [], []
     leased = queued = octets = 0
-    for submission, owner, now, expires, destinations in arrivals:
+    for submission, owner, now, expires, destinations, wait in arrivals:
         id, client, envelope = submission.id, submission.client, submission.envelope
         head, content, to = submission.head, submission.content, envelope.recipients
         if not isinstance(content, Inline | Filed):
@@ -67,17 +70,21 @@ def add(connection: Connection, arrivals: Sequence[Arrival | tuple[Any, ...]]) -
                 content.body,
             )
         )
+        events.append(Event(id, 0, now, "received", str(client)))
         state, holder, due = ("leased", owner, now) if owner else ("queued", None, submission.not_before or now)
+        action = reply = None
+        if wait is not None:
+            action, due, reply = "delayed", wait.due, wait.reply[:MAX_REPLY]
+            events += [Event(id, n, now, action, reply=reply, next=due) for n in range(1, len(to) + 1)]
         waits_at = destinations or (None,) * len(to)
         recipients += [
-            (id, n, address, packed(params), state, holder, due, destination, 0)
+            (id, n, address, packed(params), state, holder, due, destination, 0, action, reply)
             for n, ((address, params), destination) in enumerate(zip(to, waits_at, strict=True), 1)
         ]
         if owner:
             leased += len(to)
         else:
             queued += len(to)
-        events.append(Event(id, 0, now, "received", str(client)))
         stored.append(Message(id, client, envelope.sender, envelope.params, now, expires, head, content))
     rows.write(connection, _MESSAGES, messages)
     rows.write(connection, _RECIPIENTS, recipients)

@@ -30,6 +30,7 @@ from vmtpd.mail import (
     Settlement,
     State,
     Submission,
+    Wait,
 )
 from vmtpd.store.content import Inline
 from vmtpd.store.history import MAX_ROWS, MAX_SHOWN, event_row, message_row, recipient_row
@@ -126,10 +127,15 @@ class MemoryStore:
         return MemorySink()
 
     def add(
-        self, submission: Submission, lease: bool, expires: float, destinations: Sequence[str] = ()
+        self,
+        submission: Submission,
+        lease: bool,
+        expires: float,
+        destinations: Sequence[str] = (),
+        wait: Wait | None = None,
     ) -> Deferred[Message]:
         """Store a message with all its recipients: leased to this process, or queued and due at `not_before`."""
-        return self._change(self._add, submission, lease, expires, tuple(destinations))
+        return self._change(self._add, submission, lease, expires, tuple(destinations), wait)
 
     def lease(self, limit: int, now: float, avoid: Collection[str] = ()) -> Deferred[list[Lease]]:
         """Lease at most `limit` recipients that are due, the longest due first, grouped by message."""
@@ -252,7 +258,14 @@ class MemoryStore:
             return None
         return kept.recipients[n - 1]
 
-    def _add(self, submission: Submission, lease: bool, expires: float, destinations: tuple[str, ...]) -> Message:
+    def _add(
+        self,
+        submission: Submission,
+        lease: bool,
+        expires: float,
+        destinations: tuple[str, ...] = (),
+        wait: Wait | None = None,
+    ) -> Message:
         id, envelope, now = submission.id, submission.envelope, self._wall()
         if id in self._kept:
             raise ValueError("a message of this id is in the store")
@@ -269,6 +282,10 @@ class MemoryStore:
         ]
         kept = self._kept[id] = Kept(message, submission, recipients)
         kept.record(0, now, "received", Outcome(0, "relayed", "", "", str(submission.client)))
+        for each in recipients if wait else ():
+            assert wait is not None
+            each.due, each.action, each.reply = wait.due, "delayed", wait.reply
+            kept.record(each.addressee.n, now, "delayed", Outcome(0, "delayed", "", wait.reply), wait.due)
         return message
 
     def _lease(self, limit: int, now: float, avoid: frozenset[str]) -> list[Lease]:
@@ -305,7 +322,7 @@ class MemoryStore:
             if not known:
                 kept.record(outcome.n, now, outcome.action, outcome, settlement.due if delayed else None)
         for report in reports:
-            self._add(report, False, expires, ())
+            self._add(report, False, expires)
 
     def _each(self, which: QueueFilter, states: Sequence[State], state: State, action: str, now: float) -> int:
         meant = [(kept, each) for kept, each in self._meant(which) if each.state in states]

@@ -14,24 +14,21 @@ from itertools import chain
 from sqlite3 import Connection, Cursor
 from typing import Any
 
-MOST = 64
-"""Rows of one statement: with 14 columns far below SQLite's bound on values, and few enough forms to be kept compiled."""
+MOST = 16
+"""Rows of one statement: each number of rows is a statement of its own, and few enough of them to be kept compiled."""
 
 
 def write(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Run a statement in which `{values}` stands for the rows, in pieces of 64, 32, 16 and so on."""
+    """Run a statement in which `{values}` stands for the rows, in pieces of at most 16."""
     for _ in each(connection, statement, rows):
         pass
 
 
 def each(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[Cursor]:
     """As `write`, giving the cursor of each piece."""
-    start = 0
-    while start < len(rows):
-        count = min(MOST, 1 << ((len(rows) - start).bit_length() - 1))
-        piece = rows[start : start + count]
-        yield connection.execute(_filled(statement, len(piece[0]), count), list(chain.from_iterable(piece)))
-        start += count
+    for start in range(0, len(rows), MOST):
+        piece = rows[start : start + MOST]
+        yield connection.execute(_filled(statement, len(piece[0]), len(piece)), list(chain.from_iterable(piece)))
 
 
 @lru_cache(maxsize=256)

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from vmtpd.ids import Ids
 from vmtpd.interfaces import IStore, StoreBroken, StoreUnusable
-from vmtpd.mail import Counts, Destination, Lease, Message, QueueFilter, Row, Settlement, Submission
+from vmtpd.mail import Counts, Destination, Lease, Message, QueueFilter, Row, Settlement, Submission, Wait
 from vmtpd.store import arrivals, database, history, hold, outcome, queue, retention, totals
 from vmtpd.store.arrivals import Arrival
 from vmtpd.store.content import Contents, Filed
@@ -189,11 +189,16 @@ class SQLiteStore:
         return Sink(self._contents)
 
     def add(
-        self, submission: Submission, lease: bool, expires: float, destinations: Sequence[str] = ()
+        self,
+        submission: Submission,
+        lease: bool,
+        expires: float,
+        destinations: Sequence[str] = (),
+        wait: Wait | None = None,
     ) -> Deferred[Message]:
         """Store a message with all its recipients: leased to this process, or queued and due at `not_before`."""
         owner = self._owner if lease else 0
-        arrival = Arrival(submission, owner, self._wall(), expires, tuple(destinations))
+        arrival = Arrival(submission, owner, self._wall(), expires, tuple(destinations), wait)
         done = self._write(arrivals.add, *arrival, adds=True)
         self._claim(done, (submission,))
         return done
