@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from vmtpd import qmgr
 from vmtpd.mail import Message, Submission
-from vmtpd.store import content, queue, sqlite
+from vmtpd.store import content, outcome, queue, sqlite
 
 LATE = 0.5
 
@@ -57,7 +57,7 @@ def forget_queued() -> None:
     def forget(connection: Connection) -> int:
         leased = [message for (message,) in connection.execute("SELECT message FROM recipient WHERE state = 'leased'")]
         connection.execute("UPDATE recipient SET state = 'done', owner = NULL WHERE state = 'leased'")
-        queue.close(connection, Counter(leased), 0.0, leased=-len(leased))
+        outcome.close(connection, Counter(leased), 0.0, leased=-len(leased))
         return len(leased)
 
     queue.release_all = forget
