@@ -66,10 +66,15 @@ def play(dialog: Dialog, send: Callable[[bytes], bytes], size: int = 0) -> None:
     """Hold a conversation, in pieces of `size` octets (0: each turn at once). Raises AssertionError where an answer differs."""
     for turn in dialog.turns:
         pieces = [turn.sent] if not size else [turn.sent[i : i + size] for i in range(0, len(turn.sent), size)]
-        came = b"".join(send(piece) for piece in pieces or [b""]).decode("utf-8")
-        lines = came.split("\r\n")
-        if lines.pop() != "" or len(lines) != len(turn.answers):
-            raise AssertionError(f"{dialog.name}: to {turn.sent[-200:]!r} came {came!r}, not {turn.answers}")
-        for line, wanted in zip(lines, turn.answers, strict=True):
-            if not fnmatch.fnmatchcase(line, wanted.replace("[", "[[]")):
-                raise AssertionError(f"{dialog.name}: to {turn.sent[-200:]!r} came {line!r}, not {wanted!r}")
+        compare(dialog, turn, b"".join(send(piece) for piece in pieces or [b""]))
+
+
+def compare(dialog: Dialog, turn: Turn, came: bytes) -> None:
+    """Raise AssertionError where what came is not what answers a turn."""
+    text = came.decode("utf-8")
+    lines = text.split("\r\n")
+    if lines.pop() != "" or len(lines) != len(turn.answers):
+        raise AssertionError(f"{dialog.name}: to {turn.sent[-200:]!r} came {text!r}, not {turn.answers}")
+    for line, wanted in zip(lines, turn.answers, strict=True):
+        if not fnmatch.fnmatchcase(line, wanted.replace("[", "[[]")):
+            raise AssertionError(f"{dialog.name}: to {turn.sent[-200:]!r} came {line!r}, not {wanted!r}")

@@ -10,6 +10,7 @@ header that cannot be read leaves the report without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class Patience:
 
 
 class Outcomes:
-    """Settles what deliveries gave. `settled` hears of each lease that is settled, `reported` that reports wait in the store."""
+    """Settles what deliveries gave. `settled` hears of each lease that is settled, `awaited` when the store has something due again."""
 
     log = Logger()
 
@@ -59,7 +60,7 @@ class Outcomes:
         lines: Lines,
         metrics: dict[str, int],
         settled: Callable[[Lease], None],
-        reported: Callable[[], None],
+        awaited: Callable[[float], None],
     ) -> None:
         self._store = store
         self._patience = patience
@@ -71,10 +72,11 @@ class Outcomes:
         self._lines = lines
         self._metrics = metrics
         self._settled = settled
-        self._reported = reported
+        self._awaited = awaited
         self._settlements: list[Settlement] = []
         self._reports: list[Submission] = []
         self._leases: list[Lease] = []
+        self._next = math.inf
         self._committing = False
         self._reporting = 0
         self._drained: Deferred[None] | None = None
@@ -104,6 +106,7 @@ class Outcomes:
                 late.append(bounce.Case(addressee.address, outcome))
             again = due or now + self._patience.backoff.wait(addressee.tries + 1, self._chance())
             again = min(again, max(message.expires, now))
+            self._next = min(self._next, again)
             settlements.append(Settlement(message.id, outcome, again, destination, attempt, warned=not warned))
         if not message.sender:
             # A report that fails is told to the administrator; one to him, and the delay of any, to nobody.
@@ -198,29 +201,37 @@ class Outcomes:
             settlements, self._settlements = self._settlements, []
             reports, self._reports = self._reports, []
             leases, self._leases = self._leases, []
-            self._settle(settlements, reports, leases)
+            due, self._next = self._wall() if reports else self._next, math.inf
+            self._settle(settlements, reports, leases, due)
         elif self._drained and not self._reporting and not self._drained.called:
             self._drained.callback(None)
 
-    def _settle(self, settlements: list[Settlement], reports: list[Submission], leases: list[Lease]) -> None:
+    def _settle(
+        self, settlements: list[Settlement], reports: list[Submission], leases: list[Lease], due: float
+    ) -> None:
         expires = self._wall() + self._patience.lifetime
         done = self._store.settle(settlements, reports, expires)
-        done.addCallbacks(self._committed, self._not_committed, (leases, reports), {}, (settlements, reports, leases))
+        done.addCallbacks(self._committed, self._not_committed, (leases, due), {}, (settlements, reports, leases, due))
 
-    def _committed(self, _: None, leases: list[Lease], reports: list[Submission]) -> None:
+    def _committed(self, _: None, leases: list[Lease], due: float) -> None:
         self._committing = False
         for lease in leases:
             self._settled(lease)
-        if reports:
-            self._reported()
+        if due < math.inf:
+            self._awaited(due)
         self._look()
 
     def _not_committed(
-        self, failure: Failure, settlements: list[Settlement], reports: list[Submission], leases: list[Lease]
+        self,
+        failure: Failure,
+        settlements: list[Settlement],
+        reports: list[Submission],
+        leases: list[Lease],
+        due: float,
     ) -> None:
         if failure.check(StoreFull):
-            self._clock.callLater(1.0, self._settle, settlements, reports, leases)
+            self._clock.callLater(1.0, self._settle, settlements, reports, leases, due)
         elif not failure.check(StoreBroken):
             # The recipients stay leased until the next start, which tries them again: late, never lost.
             self.log.failure("outcomes could not be stored", failure)
-            self._committed(None, leases, [])
+            self._committed(None, leases, math.inf)

@@ -67,7 +67,7 @@ class QueueManager:
         limits: Limits,
         probes: Backoff,
         *,
-        outcomes: Callable[[Callable[[Lease], None], Callable[[], None]], Outcomes],
+        outcomes: Callable[[Callable[[Lease], None], Callable[[float], None]], Outcomes],
         clock: IReactorTime,
         wall: Callable[[], float],
         chance: Chance,
@@ -78,7 +78,7 @@ class QueueManager:
         self._agents = agents
         self._limits = limits
         self._probes = probes
-        self._outcomes = outcomes(self._settled, self._look)
+        self._outcomes = outcomes(self._settled, self._await)
         self._clock = clock
         self._wall = wall
         self._chance = chance
@@ -197,8 +197,9 @@ class QueueManager:
                     self._take(lease)
                 if sum(len(lease.recipients) for lease in leases) < room and not self._again:
                     due = await self._store.nextDue()
-                    self._sleep(due if not full else None)
-                    return
+                    if not self._again:
+                        self._sleep(due if not full else None)
+                        return
         finally:
             self._looking = False
             self._hush()
@@ -207,6 +208,14 @@ class QueueManager:
         if not failure.check(StoreBroken):
             self.log.failure("the store could not be asked for what is due", failure)
             self._sleep(None)
+
+    def _await(self, due: float) -> None:
+        """Something in the store is due then: look no later."""
+        nap = max(due - self._wall(), 0)
+        if self._looking or not nap:
+            self._look()
+        elif self._timer is None or self._timer.getTime() - self._clock.seconds() > nap:
+            self._sleep(due)
 
     def _sleep(self, due: float | None) -> None:
         if self._stopping:

@@ -204,7 +204,7 @@ class Relay(Service):
             queue.retry_first, queue.retry_factor, min(queue.retry_max, PROBE_MAX * queue.retry_first), jitter
         )
 
-        def make_outcomes(settled: Callable[[Lease], None], reported: Callable[[], None]) -> outcomes.Outcomes:
+        def make_outcomes(settled: Callable[[Lease], None], awaited: Callable[[float], None]) -> outcomes.Outcomes:
             return outcomes.Outcomes(
                 store,
                 outcomes.Patience(backoff, queue.warn_after, queue.lifetime),
@@ -216,7 +216,7 @@ class Relay(Service):
                 lines=self._lines,
                 metrics=self._metrics,
                 settled=settled,
-                reported=reported,
+                awaited=awaited,
             )
 
         return qmgr.QueueManager(

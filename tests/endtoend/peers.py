@@ -14,9 +14,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).parent.parent.parent
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -41,6 +44,13 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def folder(case: SynchronousTestCase, below: str | None = None) -> Path:
+    """A folder for one test, with a path short enough for sockets in it. It is removed at the end."""
+    made = tempfile.mkdtemp(prefix="vmtpd-", dir=below)
+    case.addCleanup(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
 
 
 def wait(what: str, ready: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -122,13 +132,14 @@ class Daemon:
         self.data = folder / "data"
         self.config = folder / "vmtpd.ini"
         self.config.write_text(config.format(port=self.port, folder=folder))
-        self.program = program
+        self.command = [sys.executable, *program, "--config", str(self.config)]
         self.process: Process | None = None
 
     def start(self, wait_for_it: bool = True) -> None:
         """Start it, and wait until it greets."""
-        command = [sys.executable, *self.program, "--config", str(self.config)]
-        self.process = Process(command, self.folder / "log", env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
+        self.process = Process(
+            self.command, self.folder / "log", env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        )
         if wait_for_it:
             wait(f"vmtpd greets:\n{self.folder / 'log'}", self.is_up)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.endtoend.peers import Daemon, wait
+from tests.endtoend.peers import Daemon, folder, wait
 from tests.faults.client import Refused, Session
 from tests.faults.ledger import MARK
 from tests.faults.torture import Plan, Torture
@@ -37,9 +37,7 @@ class Hardship(SynchronousTestCase):
 
     def folder(self) -> Path:
         """A folder for one scene."""
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir(parents=True)
-        return folder
+        return folder(self)
 
     def ended(self, daemon: Daemon, seconds: float = 10.0) -> tuple[int, str]:
         """The status and the words of a daemon that cannot start."""

@@ -1,9 +1,8 @@
 """A short torture, which vmtpd stands; and one with each fault put into it, which the judge finds."""
 
-from pathlib import Path
-
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.endtoend.peers import folder
 from tests.faults.torture import Plan, Report, Torture
 
 
@@ -11,10 +10,8 @@ class TortureTests(SynchronousTestCase):
     """Real processes, killed by SIGKILL."""
 
     def run_plan(self, plan: Plan) -> Report:
-        """A run in a folder of trial's."""
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir(parents=True)
-        return Torture(folder, plan).run()
+        """A run in a folder of its own."""
+        return Torture(folder(self), plan).run()
 
     def sabotaged(self, kind: str, delay: float = 300.0) -> Report:
         """A run with a fault in it. A slow hop makes a queue, so that there is something to lose."""

@@ -92,6 +92,7 @@ class Tests(SynchronousTestCase):
     """A queue on a memory store."""
 
     window = 100
+    backoff = Backoff(jitter=0)
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -110,10 +111,10 @@ class Tests(SynchronousTestCase):
         """A queue manager on the store."""
         lines = Lines(self.log, lambda flush: self.clock.callLater(0, flush), wall=self.wall)
 
-        def outcomes(settled: Any, reported: Any) -> Outcomes:
+        def outcomes(settled: Any, awaited: Any) -> Outcomes:
             return Outcomes(
                 self.store,
-                Patience(Backoff(jitter=0), 4 * 3600, 5 * DAY),
+                Patience(self.backoff, 4 * 3600, 5 * DAY),
                 hostname="mx.example.org",
                 admin="admin@example.org",
                 clock=self.clock,
@@ -122,7 +123,7 @@ class Tests(SynchronousTestCase):
                 lines=lines,
                 metrics=self.metrics,
                 settled=settled,
-                reported=reported,
+                awaited=awaited,
             )
 
         return qmgr.QueueManager(
@@ -130,7 +131,7 @@ class Tests(SynchronousTestCase):
             Roads(),
             {"smtp": self.agent},
             qmgr.Limits(self.window, 50, 20, 5 * DAY),
-            Backoff(jitter=0),
+            self.backoff,
             outcomes=outcomes,
             clock=self.clock,
             wall=self.wall,
@@ -351,6 +352,23 @@ class TroubleTests(Tests):
         self.assertEqual({state for id in ids for state in self.states(id)}, {"done"})
         self.assertLessEqual(most, self.window)
         self.assertEqual((self.manager._leased, self.manager._octets, self.manager._groups), (0, 0, {}))
+
+
+class ImpatientTests(Tests):
+    """A queue that tries again after seconds."""
+
+    backoff = Backoff(first=2, jitter=0)
+
+    def test_on_time(self) -> None:
+        """What is put off is tried when it is due, not when the store is next looked into anyway."""
+        for answer, address in ((greylisted, "a@one.example"), (dead, "b@two.example")):
+            self.agent.answer, self.agent.tried = answer, []
+            id = self.submit(address)
+            self.turn(1.9)
+            self.assertEqual(len(self.agent.tried), 1)
+            self.agent.answer = relayed
+            self.turn(0.1)
+            self.assertEqual(self.states(id), ["done"])
 
 
 class ReportTests(Tests):

@@ -80,6 +80,7 @@ class Session(ESMTP):
         self._storing = 0
         self._blocked = 0
         self._choked = False
+        self._shaking = door.listening.implicit
         self._reading = True
         self._open = False
         self._lost = False
@@ -136,6 +137,7 @@ class Session(ESMTP):
 
     def handshakeCompleted(self) -> None:
         """TLS is up."""
+        self._shaking = False
         layer: Any = self.transport
         if not isinstance(layer, TLSMemoryBIOProtocol):
             layer = layer.protocol
@@ -220,8 +222,8 @@ class Session(ESMTP):
     # Flow: stop reading while the engine has enough, the disk is behind, or the client does not read our replies.
 
     def pauseProducing(self) -> None:
-        """The client does not read: take no more commands from it."""
-        self._choked = True
+        """The client does not read: take no more commands from it. During a handshake it is TLS that cannot write until it has read."""
+        self._choked = not self._shaking
         self._flow()
 
     def resumeProducing(self) -> None:
@@ -349,6 +351,7 @@ class Session(ESMTP):
         self.engine.answer(event.slot, _BEGIN_TLS)
         self._write(self.engine.bytes_to_send())
         self._socket = None
+        self._shaking = True
         transport.startTLS(self.door.listening.context)
         self._reset(None)
         self.facts.hello = self.facts.login = ""
