@@ -122,40 +122,62 @@ class StopTests(Hardship):
 class DiskTests(Hardship):
     """A disk without room."""
 
-    def mounted(self) -> Path:
-        """A disk of 64 MiB. Skips where none may be mounted."""
-        folder = self.folder()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(folder)]
+    def scene_on_disk(self) -> Torture:
+        """A daemon whose data folder is a disk of 64 MiB, with 20 messages in it. Skips where none may be mounted."""
+        scene = self.scene(Plan())
+        data = scene.daemon.data
+        data.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(data)]
         done = subprocess.run(mount, capture_output=True, text=True)
         if done.returncode:
             raise SkipTest(f"no disk may be mounted here: {done.stderr.strip()}")
-        self.addCleanup(subprocess.run, ["umount", "-l", str(folder)], check=True)
-        return folder
-
-    def test_full(self) -> None:
-        """On a full disk new mail gets 452 and what waits still leaves; with room again, mail is taken again."""
-        folder = self.mounted()
-        scene = self.scene(Plan(), folder)
+        self.addCleanup(subprocess.run, ["umount", "-l", str(data)], check=True)
         ini = scene.daemon.config
         ini.write_text(ini.read_text().replace("[queue]\n", "[queue]\nmin-free = 1M\n"))
         scene.start_daemon()
-        kept = {f"m{n}" for n in range(20)}
         for n in range(20):
             send(scene, f"m{n}", LARGE if n % 2 else 500)
-        with (folder / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        return scene
+
+    def fill(self, scene: Torture) -> Path:
+        """Leave no octet. Returns the file to remove."""
+        path = scene.daemon.data / "filler"
+        with path.open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while True:
                 filler.write(bytes(4096))
+        return path
+
+    def drained(self, scene: Torture) -> set[str]:
+        """What arrives from a full disk."""
+        scene.start_hop()
+        self.assertEqual(scene.drain()[0], 0)
+        return arrived(scene)
+
+    def test_full(self) -> None:
+        """On a full disk new mail gets 452 and what waits still leaves; with room again, mail is taken again."""
+        scene = self.scene_on_disk()
+        filler = self.fill(scene)
         for id in ("full1", "full2"):
             for size in (500, LARGE):
                 with self.assertRaises(Refused) as raised:
                     send(scene, id, size)
                 self.assertEqual(raised.exception.args[0][:10], b"452 4.3.1 ")
-        scene.start_hop()
-        self.assertEqual(scene.drain()[0], 0)
-        self.assertEqual(arrived(scene), kept)
-        (folder / "filler").unlink()
+        kept = self.drained(scene)
+        self.assertEqual(kept, {f"m{n}" for n in range(20)})
+        filler.unlink()
         wait("vmtpd takes mail again", lambda: self.takes(scene), 5)
         wait("it arrives", lambda: arrived(scene) == kept | {"again"}, 5)
+
+    def test_killed_when_full(self) -> None:
+        """A daemon that starts on a full disk delivers what waits there, and takes mail again once there is room."""
+        scene = self.scene_on_disk()
+        filler = self.fill(scene)
+        scene.kill(scene.daemon.process)
+        scene.start_daemon()
+        self.assertFalse(self.takes(scene))
+        self.assertEqual(self.drained(scene), {f"m{n}" for n in range(20)})
+        filler.unlink()
+        wait("vmtpd takes mail again", lambda: self.takes(scene), 5)
 
     def takes(self, scene: Torture) -> bool:
         """Whether a message is taken."""

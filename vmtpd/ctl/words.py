@@ -88,7 +88,7 @@ def standing(recipient: Row, now: datetime) -> str:
         case "leased":
             return f"being delivered, try {tries + 1}"
         case "held":
-            return f"held by the operator{f', after {_tries(tries)}{why}' if tries else ''}"
+            return f"held{f', after {_tries(tries)}' if tries else ''}{why}"
         case "done":
             action = clean(recipient.get("action"))
             return "deleted by the operator" if action in ("", "deleted") else f"{action}{why}"

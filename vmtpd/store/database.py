@@ -90,9 +90,9 @@ def open_writer(folder: Path, connect: Connect) -> sqlite3.Connection:
         _migrate(connection)
     except sqlite3.Error as error:
         connection.close()
-        raise StoreUnusable(
-            f"the queue in {folder} cannot be used, restore it from a backup or move it away: {error}"
-        ) from error
+        full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        remedy = "make room on its disk" if full else "restore it from a backup or move it away"
+        raise StoreUnusable(f"the queue in {folder} cannot be used, {remedy}: {error}") from error
     except StoreUnusable:
         connection.close()
         raise

@@ -6,6 +6,7 @@ so they take values and change nothing but the database. The moves of a recipien
     queued -> leased    lease, or born so (arrivals.py)
     leased -> queued    settle with `delayed` (outcome.py); start, when its owner is dead
     leased -> done      settle
+    queued -> held      lease, where the row cannot be read: one bad row must not stop all others
     queued <-> held, queued or held -> done     the operator's (hold.py)
 
 *Failures*: sqlite3.Error, judged by the writer.
@@ -24,6 +25,8 @@ from vmtpd.interfaces import IContent
 from vmtpd.mail import Addressee, Client, Destination, Lease, Message
 from vmtpd.store import events, rows, totals
 from vmtpd.store.content import Inline
+
+UNREADABLE = "what the store holds of this message cannot be read"
 
 LEASE_OCTETS = 8 * 1024 * 1024
 """Octets of contents that one lease brings into memory."""
@@ -48,6 +51,9 @@ _SELECT_MESSAGES = (
     " FROM message WHERE id IN (SELECT value FROM json_each(?))"
 )
 
+_Waiting = tuple[int, str, str, int]
+"""Number, address, parameters and tries of a recipient that is due."""
+
 
 def lease(
     connection: Connection,
@@ -58,30 +64,50 @@ def lease(
     stored: Callable[[str, int, bytes], IContent],
 ) -> list[Lease]:
     """Lease recipients that are due and wait at no destination to avoid; `stored` makes the content of a file."""
-    taken: dict[int, list[Addressee]] = {}
+    taken: dict[int, list[_Waiting]] = {}
     octets = 0
     for _, message, n, address, params, tries, size, _ in _due(connection, limit, now, frozenset(avoid)):
-        addressee = Addressee(n, address, _unpacked(params), tries)
-        if message in taken:
-            taken[message].append(addressee)
-        elif taken and octets + size > LEASE_OCTETS:
-            break
-        else:
+        if message not in taken:
+            if taken and octets + size > LEASE_OCTETS:
+                break
             octets += size
-            taken[message] = [addressee]
+            taken[message] = []
+        taken[message].append((n, address, params, tries))
     if not taken:
         return []
-    leased = [(message, each.n, owner) for message, some in taken.items() for each in some]
+    leases: list[Lease] = []
+    bad: list[tuple[int, int]] = []
+    for row in connection.execute(_SELECT_MESSAGES, (json.dumps(list(taken)),)):
+        try:
+            leases.append(_lease(row, taken[row[0]], stored))
+        except (ValueError, TypeError):
+            bad += [(row[0], n) for n, *_ in taken[row[0]]]
+    order = {message: place for place, message in enumerate(taken)}
+    leases.sort(key=lambda lease: order[lease.message.id])
+    leased = [(lease.message.id, each.n, owner) for lease in leases for each in lease.recipients]
     rows.write(connection, _LEASE, leased)
     totals.change(connection, queued=-len(leased), leased=len(leased))
-    messages: dict[int, Message] = {}
-    for row in connection.execute(_SELECT_MESSAGES, (json.dumps(list(taken)),)):
-        id, kind, client, sender, params, arrived, expires, warned, size, digest, file, head, body = row
-        content = stored(file, size - len(head), digest) if file else Inline(body or b"", digest)
-        messages[id] = Message(
-            id, Client(kind, client), sender, _unpacked(params), arrived, expires, head, content, bool(warned)
-        )
-    return [Lease(messages[id], tuple(some)) for id, some in taken.items()]
+    if bad:
+        _set_aside(connection, bad, now)
+    return leases
+
+
+def _lease(row: tuple[Any, ...], waiting: Sequence[_Waiting], stored: Callable[[str, int, bytes], IContent]) -> Lease:
+    """A lease of a row of _SELECT_MESSAGES. Raises ValueError or TypeError where something in it cannot be read."""
+    id, kind, client, sender, params, arrived, expires, warned, size, digest, file, head, body = row
+    content = stored(file, size - len(head), digest) if file else Inline(body or b"", digest)
+    message = Message(
+        id, Client(kind, client), sender, _unpacked(params), arrived, expires, head, content, bool(warned)
+    )
+    return Lease(message, tuple(Addressee(n, address, _unpacked(own), tries) for n, address, own, tries in waiting))
+
+
+def _set_aside(connection: Connection, recipients: Sequence[tuple[int, int]], now: float) -> None:
+    """Hold what cannot be read, for the operator to see."""
+    hold = "UPDATE recipient SET state = 'held', reply = ? WHERE message = ? AND n = ?"
+    connection.executemany(hold, [(UNREADABLE, *each) for each in recipients])
+    totals.change(connection, queued=-len(recipients), held=len(recipients))
+    events.record(connection, [events.Event(*each, now, "held", reply=UNREADABLE) for each in recipients])
 
 
 def _due(connection: Connection, limit: int, now: float, avoid: Set[str]) -> list[tuple[Any, ...]]:

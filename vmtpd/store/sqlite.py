@@ -39,7 +39,7 @@ from vmtpd.store.content import Contents, Filed
 from vmtpd.store.hold import Slice
 from vmtpd.store.sink import Sink
 from vmtpd.store.threads import IWorker, Job, Reactor, Worker, WorkerFactory, perform_each
-from vmtpd.store.writer import Writer, give_up
+from vmtpd.store.writer import Writer, give_up, make_room
 
 DAY = 86400.0
 
@@ -105,6 +105,7 @@ class SQLiteStore:
     def _open_all(self) -> tuple[database.Lock, Writer, sqlite3.Connection, str, int]:
         lock = database.Lock(self._folder)
         try:
+            make_room(self._folder)
             connection = database.open_writer(self._folder, self._connect)
             writer = Writer(connection, self._folder, self._wall, self._min_free, self._broke)
             begin = Job(_begin, (_new_store_id(),))

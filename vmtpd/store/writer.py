@@ -28,6 +28,9 @@ from vmtpd.store.threads import Job
 RESERVE = 16 * 1024 * 1024
 """Octets of the reserve file."""
 
+FOR_START = 1024 * 1024
+"""Octets that must be free to open the database: its log grows before any mail leaves."""
+
 _BROKEN = frozenset(
     {
         sqlite3.SQLITE_IOERR,
@@ -158,6 +161,13 @@ class Writer:
 def give_up(connection: sqlite3.Connection, error: StoreBroken) -> None:
     """A job that ends all writing, when the disk failed elsewhere."""
     raise error
+
+
+def make_room(folder: Path, least: int = FOR_START) -> None:
+    """Give the reserve to a start on a full disk, so that what waits can leave. May raise OSError."""
+    status = os.statvfs(folder)
+    if status.f_bavail * status.f_frsize < least:
+        (folder / "reserve").unlink(missing_ok=True)
 
 
 class Room:

@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from tests.vmtpd.store.failing import Trouble, fail
+from tests.vmtpd.store.inline import InlineReactor, InlineWorkers
 from tests.vmtpd.store.test_sqlite import OnDisk
 from tests.vmtpd.store_contract import NOW, Scenes, settled
-from vmtpd.interfaces import StoreBroken, StoreFull
+from vmtpd.interfaces import StoreBroken, StoreFull, StoreUnusable
 from vmtpd.store import database, writer
 from vmtpd.store.files import Writing
 from vmtpd.store.sqlite import SQLiteStore
@@ -73,6 +74,24 @@ class Full(Scenes, OnDisk):
         self.now += 1
         self.get(self.store.add(submission, True, self.now))
         self.assertTrue(self.reserve())
+
+    def test_start_when_full(self) -> None:
+        """A start on a full disk takes the reserve, since the log must grow before any mail leaves; otherwise it stays."""
+        self.store = self.openStore()
+        writer.make_room(self.folder)
+        self.assertTrue(self.reserve())
+        for _ in range(2):
+            writer.make_room(self.folder, least=1 << 60)
+            self.assertFalse(self.reserve())
+
+    def test_no_room_to_start(self) -> None:
+        """Where there is no room to open the queue, the operator is told to make some, and not that it is damaged."""
+        trouble = Trouble(fail(sqlite3.SQLITE_FULL, "database or disk is full"), at=1)
+        trouble.armed = True
+        store = SQLiteStore(self.mktemp(), InlineReactor(), worker=InlineWorkers(), connect=trouble.connect)
+        error = str(self.failureResultOf(store.open(), StoreUnusable).value)
+        self.assertIn("make room on its disk", error)
+        self.assertNotIn("backup", error)
 
     def test_no_room_for_outcomes(self) -> None:
         """Where even the reserve does not help, an outcome fails and may be given again."""

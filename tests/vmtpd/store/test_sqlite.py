@@ -17,7 +17,7 @@ from tests.vmtpd.store_contract import ALL, DAY, StoreContract, settled
 from vmtp.envelope import Envelope
 from vmtpd.interfaces import IReader, StoreFull, StoreUnusable, TooMuch
 from vmtpd.mail import Submission
-from vmtpd.store import database
+from vmtpd.store import database, queue
 from vmtpd.store.sqlite import SQLiteStore
 
 
@@ -52,7 +52,7 @@ class SQLite(StoreContract, OnDisk):
 
     def query(self, sql: str) -> list[Any]:
         """Look into the database."""
-        connection = sqlite3.connect(self.folder / database.FILE)
+        connection = sqlite3.connect(self.folder / database.FILE, isolation_level=None)
         self.addCleanup(connection.close)
         return connection.execute(sql).fetchall()
 
@@ -94,7 +94,7 @@ class SQLite(StoreContract, OnDisk):
     def test_newer_schema(self) -> None:
         """A queue that a newer daemon made is refused, and left as it is."""
         self.store.close()
-        connection = sqlite3.connect(self.folder / database.FILE)
+        connection = sqlite3.connect(self.folder / database.FILE, isolation_level=None)
         connection.execute("UPDATE store SET value = 999 WHERE key = 'schema'")
         connection.commit()
         connection.close()
@@ -271,6 +271,20 @@ class SQLite(StoreContract, OnDisk):
         first = self.leased(1000)
         self.assertLess(len(first), 150)
         self.assertEqual([id for id, _ in first + self.leased(1000)], made)
+
+    def test_bad_rows(self) -> None:
+        """A row that cannot be read is held, with the reason; all others are leased."""
+        ids = [self.add() for _ in range(4)]
+        for table, key, id in (("message", "id", ids[0]), ("recipient", "message", ids[2])):
+            self.query(f"UPDATE {table} SET params = '{{' WHERE {key} = {id} RETURNING 1")
+        self.assertEqual([id for id, _ in self.leased()], [ids[1], ids[3]])
+        counts = self.get(self.store.counts())
+        self.assertEqual((counts.queued, counts.leased, counts.held), (0, 2, 2))
+        for id in (ids[0], ids[2]):
+            story = self.get(self.store.story(id))
+            self.assertEqual(story["recipients"][0]["reply"], queue.UNREADABLE)
+            self.assertEqual([event["action"] for event in story["events"]], ["received", "held"])
+        self.assertEqual(self.leased(), [])
 
     # Retention
 
