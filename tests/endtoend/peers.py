@@ -131,7 +131,9 @@ class Daemon:
 
     def start(self, wait_for_it: bool = True) -> None:
         """Start it, and wait until it greets."""
-        self.process = Process(self.command, self.folder / "log", env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
+        self.process = Process(
+            self.command, self.folder / "log", env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        )
         if wait_for_it:
             wait(f"vmtpd greets:\n{self.folder / 'log'}", self.is_up)
 
