@@ -20,8 +20,8 @@ def main() -> None:
     config = load(sys.argv[1])
     relay = Relay(dataclasses.replace(config, limits=dataclasses.replace(config.limits, message_size=SIZE)))
     relay.startService()
-    reactor.addSystemEventTrigger("before", "shutdown", relay.stopService)  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.addSystemEventTrigger("before", "shutdown", relay.stopService)
+    reactor.run()
 
 
 if __name__ == "__main__":
