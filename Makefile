@@ -1,15 +1,18 @@
 # make run      a relay to try things with, by etc/demo.ini
 # make test     all tests
 # make check    style, types, imports, and whether etc/ and docs/ say what the code says
+# make torture  vmtpd under load is killed KILLS=20 times by SEED=1, and nothing may be lost; SABOTAGE= puts a fault in
 # make bench    the measurements in bench/
 # make clean    remove what was made; mail in var/ stays
 
 PYTHON ?= python3
+KILLS ?= 20
+SEED ?= 1
 VENV = .venv
 RUN = $(VENV)/bin/python
 MADE = $(VENV)/made
 
-.PHONY: run test check venv bench reference clean
+.PHONY: run test check torture venv bench reference clean
 
 run: $(MADE)
 	@echo "Send mail to 127.0.0.1 port 2525, for any address; it arrives in the Maildir var/inbox. Ctrl-C stops."
@@ -24,6 +27,9 @@ check: $(MADE)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(RUN) -m twisted.trial --temp-directory=_trial_temp_check tests.test_imports tests.vmtpd.test_reference
+
+torture: $(MADE)
+	$(RUN) -m tests.faults.torture --kills $(KILLS) --seed $(SEED) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
 
 bench: $(MADE)
 	@for each in bench/[a-z]*.py; do echo "== $$each"; $(RUN) $$each || exit 1; done

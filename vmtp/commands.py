@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 from vmtp.address import parse_mailbox, parse_path, printable
 from vmtp.envelope import NOTHING
@@ -62,6 +64,8 @@ def read_rcpt(argument: bytes) -> tuple[str, Mapping[str, str]]:
     return recipient, params
 
 
+# A printer writes the same two lines for each of its mails: what was read once need not be read again.
+@lru_cache(maxsize=1024)
 def _read(argument: bytes, lead: re.Pattern[str], usage: str, enhanced: str) -> tuple[str, Mapping[str, str]]:
     line = text(argument)
     start = lead.match(line)
@@ -80,10 +84,10 @@ def _read(argument: bytes, lead: re.Pattern[str], usage: str, enhanced: str) -> 
         raise CommandError(553, "5.6.7", "an address beyond ASCII needs SMTPUTF8, which is not offered")
     if end == len(line):
         return address, NOTHING
-    return address, read_params(line[end:])
+    return address, MappingProxyType(read_params(line[end:]))
 
 
-def read_params(tail: str) -> Mapping[str, str]:
+def read_params(tail: str) -> dict[str, str]:
     """The parameters behind a path: each after one space, names in capitals. Raises `CommandError`."""
     if tail[0] != " ":
         raise CommandError(501, "5.5.4", "a space stands between an address and its parameters")

@@ -311,12 +311,12 @@ class Relay(Service):
         for _, made in self._sockets:
             made.close()
         await _all([port.stopListening() for port in self._ports])
-        sessions = _all([door.close() for door in self._doors])
-        await self._at_most(sessions, 0.0 if self._failed else within)
+        under_way = [door.close() for door in self._doors]
+        if self._manager and not self._failed:
+            under_way.append(self._manager.stop())
+        await self._at_most(_all(under_way), 0.0 if self._failed else within)
         for door in self._doors:
             door.abort()
-        if self._manager and not self._failed:
-            await self._at_most(self._manager.stop(), within)
         await self._at_most(_all([agent.close() for agent in self._agents.values()]), 2.0)
         if self._store:
             await self._store.close()

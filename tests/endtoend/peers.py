@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -118,16 +118,22 @@ class Process:
 class Daemon:
     """vmtpd with a configuration of its own."""
 
-    def __init__(self, folder: Path, config: str, port: int = 0) -> None:
-        """`config` may name {port} and {folder}."""
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        port: int = 0,
+        program: Sequence[str] = ("-m", "twisted", "--log-format=text", "vmtpd"),
+    ) -> None:
+        """`config` may name {port} and {folder}; `program` is what Python runs."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = port or free_port()
         self.data = folder / "data"
         self.config = folder / "vmtpd.ini"
         self.config.write_text(config.format(port=self.port, folder=folder))
+        self.command = [sys.executable, *program, "--config", str(self.config)]
         self.process: Process | None = None
-        self.command = [sys.executable, "-m", "twisted", "vmtpd", "--config", str(self.config)]
 
     def start(self, wait_for_it: bool = True) -> None:
         """Start it, and wait until it greets."""

@@ -269,6 +269,7 @@ class Engine:
                 self._buffer, self._position = b"", 0
             return None
         self._position = end + 1
+        self._starved = end + 1 == len(buffer)
         if self._skipping or end - start > limit:
             self._skipping = False
             return self._refuse(_TOO_LONG)
@@ -292,7 +293,7 @@ class Engine:
         """Whether the line at `start` must wait until every reply before it is out; then it is read again."""
         self._held = bool(self._slots)
         if self._held:
-            self._position = start
+            self._position, self._starved = start, False
         return self._held
 
     def _refuse(self, reply: Reply) -> Event | None:
@@ -444,6 +445,7 @@ class Engine:
 
     def _finish_content(self) -> Event | None:
         self._finished = False
+        self._starved = not self._buffer
         self.phase = READY
         if self._excuse:
             return self._refuse(self._excuse)

@@ -4,7 +4,8 @@ A small content is in the row of its message. A larger one is a file below `cont
 letters of its name. A file belongs to its sink (sink.py) until a message that names it is committed; a file that neither a sink nor
 a message names is swept away (retention.py). No path leaves this package.
 
-*Failures*: a file that cannot be read fails its reader with OSError. A file that cannot be removed is left to the next sweep.
+*Failures*: a file that cannot be read, or is not as long as it was, fails its reader with OSError. A file that cannot be removed is
+left to the next sweep.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Filed:
 
     def open(self) -> FileReader:
         """Begin to read."""
-        return FileReader(self._contents.path(self.file), self._contents.next_worker())
+        return FileReader(self._contents.path(self.file), self.size, self._contents.next_worker())
 
 
 class Contents:
@@ -170,8 +171,8 @@ class Contents:
 class FileReader:
     """Reads a file through a content thread, at most AHEAD octets before they are asked for. One read at a time."""
 
-    def __init__(self, path: Path, worker: IWorker) -> None:
-        self._reading = Reading(path)
+    def __init__(self, path: Path, size: int, worker: IWorker) -> None:
+        self._reading = Reading(path, size)
         self._worker = worker
         self._ahead = bytearray()
         self._end = False

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from hashlib import sha256
@@ -57,20 +58,26 @@ class Writing:
 
 
 class Reading:
-    """A file while it is read, used by one content thread alone."""
+    """A file of `size` octets while it is read, used by one content thread alone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size: int) -> None:
         self._path = path
+        self._left = size
         self._descriptor = -1
         self._over = False
 
     def read(self, n: int) -> bytes:
-        """The next octets, b"" at the end or after close."""
+        """The next octets, b"" at the end or after close. Fails at the end of a file that is not as long as it was."""
         if self._over:
             return b""
         if self._descriptor < 0:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        return os.read(self._descriptor, n)
+        data = os.read(self._descriptor, n)
+        self._left -= len(data)
+        if self._left < 0 or (self._left and not data):
+            # Sent as it is, it would arrive as if it were whole.
+            raise OSError(errno.EIO, "the content was cut or changed on the disk")
+        return data
 
     def close(self) -> None:
         """Close, and read no more."""

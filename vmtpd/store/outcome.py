@@ -43,55 +43,49 @@ def settle(
     expires: float,
 ) -> list[str]:
     """Record outcomes and store the reports, queued. Returns the files that no message names any more."""
-    final = {(each.message, each.outcome.n): each for each in settlements if each.outcome.action != "delayed"}
-    delayed = sum(_delay(connection, each, now) for each in settlements if each.outcome.action == "delayed")
-    done = _settle(connection, _still_leased(connection, final), now)
+    final = _still_leased(connection, [each for each in settlements if each.outcome.action != "delayed"])
+    done: Counter[int] = Counter()
+    changes, happened = [], []
+    delayed = 0
     for each in settlements:
-        if each.warned:
-            connection.execute("UPDATE message SET warned = 1 WHERE id = ? AND warned = 0", (each.message,))
+        message, (n, action, _, reply, host, tls, _), due, _, attempt, warned = each
+        reply = reply[:MAX_REPLY]
+        if warned:
+            connection.execute("UPDATE message SET warned = 1 WHERE id = ? AND warned = 0", (message,))
+        if action == "delayed":
+            # What is told again and again while a host is down is noted once.
+            known = not attempt and _last(connection, message, n) == ("delayed", reply)
+            changed = _delay(connection, each)
+            delayed += changed
+            if changed and not known:
+                happened.append(Event(message, n, now, action, host, tls, reply, due))
+        elif (message, n) in final:
+            final.discard((message, n))
+            done[message] += 1
+            changes.append((message, n, attempt, action, reply))
+            happened.append(Event(message, n, now, action, host, tls, reply))
+    rows.write(connection, _DONE, changes)
+    record(connection, happened)
     if reports:
         arrivals.add(connection, [arrivals.Arrival(report, 0, now, expires) for report in reports])
     return close(connection, done, now, queued=delayed, leased=-delayed - done.total())
 
 
-def _still_leased(connection: Connection, final: Mapping[tuple[int, int], Settlement]) -> list[Settlement]:
-    """Those whose recipient is leased: nearly always all, which one question for many tells."""
-    found = sum(cursor.fetchone()[0] for cursor in rows.each(connection, _LEASED, list(final)))
-    if found == len(final):
-        return list(final.values())
-    return [
-        each
-        for key, each in final.items()
-        if connection.execute(
-            "SELECT 1 FROM recipient WHERE message = ? AND n = ? AND state = 'leased'", key
-        ).fetchone()
-    ]
+def _still_leased(connection: Connection, settlements: Sequence[Settlement]) -> set[tuple[int, int]]:
+    """The recipients among these that are leased: nearly always all, which one question for many tells."""
+    keys = {(each.message, each.outcome.n) for each in settlements}
+    found = sum(cursor.fetchone()[0] for cursor in rows.each(connection, _LEASED, list(keys)))
+    if found == len(keys):
+        return keys
+    leased = "SELECT 1 FROM recipient WHERE message = ? AND n = ? AND state = 'leased'"
+    return {key for key in keys if connection.execute(leased, key).fetchone()}
 
 
-def _settle(connection: Connection, final: Sequence[Settlement], now: float) -> Counter[int]:
-    """Recipients that are done. Returns how many of each message."""
-    events, changes = [], []
-    for message, outcome, _, _, attempt, _ in final:
-        n, action, _, reply, host, tls, _ = outcome
-        reply = reply[:MAX_REPLY]
-        changes.append((message, n, attempt, action, reply))
-        events.append(Event(message, n, now, action, host, tls, reply))
-    rows.write(connection, _DONE, changes)
-    record(connection, events)
-    return Counter(each.message for each in final)
-
-
-def _delay(connection: Connection, settlement: Settlement, now: float) -> int:
+def _delay(connection: Connection, settlement: Settlement) -> int:
     """A recipient that waits again. Returns 1, or 0 where it was not leased."""
     message, outcome, due, destination, attempt, _ = settlement
-    n, _, _, reply, host, tls, _ = outcome
-    reply = reply[:MAX_REPLY]
-    # What is told again and again while a host is down is noted once.
-    known = not attempt and _last(connection, message, n) == ("delayed", reply)
-    changed = connection.execute(_DELAY, (due, destination, attempt, reply, message, n)).rowcount
-    if changed and not known:
-        record(connection, [Event(message, n, now, "delayed", host, tls, reply, due)])
-    return changed
+    values = (due, destination, attempt, outcome.reply[:MAX_REPLY], message, outcome.n)
+    return connection.execute(_DELAY, values).rowcount
 
 
 def close(

@@ -1,7 +1,7 @@
 """Many rows in one statement.
 
-Each step of a statement hands Python's lock to the reactor's thread and waits to get it back: under load that wait, not SQLite, is what a row
-costs. A group of commits therefore writes its rows by few statements of many rows.
+Each step of a statement hands Python's lock to the reactor's thread and waits to get it back: under load that wait, not SQLite, is
+what a row costs. A group of commits therefore writes its rows by few statements of many rows.
 
 *Failures*: sqlite3.Error, judged by the writer.
 """

@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 
 from vmtpd.interfaces import StoreFull
 
-MAX_GROUP = 500
-"""Jobs in one group: the last one waits for all, so a group may not grow with the crowd."""
+GROUP = 500
+"""Jobs after which a group takes no more: the last one waits for all, so a group may not grow with the crowd."""
 
 
 class Reactor(Protocol):
@@ -86,12 +86,13 @@ def perform_each(jobs: Sequence[Job]) -> None:
 
 
 class Worker:
-    """A thread and the jobs that wait for it. The queue is the one of C: a Condition costs more than the job it announces."""
+    """A thread and the jobs that wait for it."""
 
     def __init__(self, reactor: Reactor, name: str, perform: Perform) -> None:
         self._reactor = reactor
         self._perform = perform
-        self._waiting: SimpleQueue[Job | Callable[[], None]] = SimpleQueue()
+        self._turn: list[Job] = []
+        self._waiting: SimpleQueue[list[Job] | Callable[[], None]] = SimpleQueue()
         self._ending = False
         self._stopped: Deferred[None] = Deferred()
         Thread(target=self._work, name=name, daemon=True).start()
@@ -101,12 +102,21 @@ class Worker:
         if self._ending:
             job.failure = StoreFull("the store is closed")
             self._reactor.callFromThread(job.deliver)
-        else:
-            self._waiting.put(job)
+            return
+        # The jobs of one turn of the reactor go together: waking the thread for each would take turns from the reactor.
+        self._turn.append(job)
+        if len(self._turn) == 1:
+            self._reactor.callLater(0, self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._turn:
+            turn, self._turn = self._turn, []
+            self._waiting.put(turn)
 
     def stop(self, last: Callable[[], None]) -> Deferred[None]:
         """Finish what waits, call `last` in the thread, end. A job that is put after this fails with StoreFull."""
         self._ending = True
+        self._hand_over()
         self._waiting.put(last)
         return self._stopped
 
@@ -123,17 +133,17 @@ class Worker:
             self._reactor.callFromThread(self._stopped.callback, None)
 
     def _take(self) -> tuple[list[Job], Callable[[], None] | None]:
-        """All that waits, at most a group of it, and what is to be called last if that is all."""
+        """All that waits, about a group of it, and what is to be called last if that is all."""
         group: list[Job] = []
         waits = True
-        while len(group) < MAX_GROUP:
+        while len(group) < GROUP:
             try:
                 next = self._waiting.get(waits)
             except Empty:
                 break
-            if not isinstance(next, Job):
+            if not isinstance(next, list):
                 return group, next
-            group.append(next)
+            group += next
             waits = False
         return group, None
 

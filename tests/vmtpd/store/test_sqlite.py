@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.vmtpd.store.inline import InlineReactor, InlineWorkers
 from tests.vmtpd.store_contract import ALL, DAY, StoreContract, settled
 from vmtp.envelope import Envelope
-from vmtpd.interfaces import StoreFull, StoreUnusable, TooMuch
+from vmtpd.interfaces import IReader, StoreFull, StoreUnusable, TooMuch
 from vmtpd.mail import Submission
 from vmtpd.store import database
 from vmtpd.store.sqlite import SQLiteStore
@@ -248,6 +250,20 @@ class SQLite(StoreContract, OnDisk):
         self.failureResultOf(reader.read(10), FileNotFoundError)
         self.failureResultOf(reader.read(10), FileNotFoundError)
         reader.close()
+
+    def test_changed_file(self) -> None:
+        """A content whose file is shorter or longer than it was never comes to its end, as if it were whole."""
+
+        async def read(reader: IReader) -> None:
+            while await maybeDeferred(reader.read, 40_000):
+                pass
+
+        for size in (0, 50_000, 99_999, 100_001):
+            content = self.content(b"x" * 100_000)
+            [path] = (self.folder / "content").rglob(content.file)
+            os.truncate(path, size)
+            with closing(content.open()) as reader:
+                self.failureResultOf(read(reader), OSError)
 
     def test_lease_is_bounded(self) -> None:
         """A lease brings no more than some megabytes into memory at once; the rest comes with the next."""
