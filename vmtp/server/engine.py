@@ -68,6 +68,11 @@ _MAIL_PARAMS: Mapping[str, commands.Check] = {
 }
 _RCPT_PARAMS: Mapping[str, commands.Check] = {}
 
+_TOO_MANY = "4.5.3"
+
+OVERSHOOT = 10_000
+"""Recipients put off as too many that count as no error: the first part of a long list is taken (RFC 5321 section 4.5.3.1.10)."""
+
 
 @dataclass(slots=True)
 class Limits:
@@ -118,6 +123,7 @@ class Engine:
         self._farewell: Reply | None = None
         self._errors = 0
         self._junk = 0
+        self._overshoot = 0
 
     # What the owner asks.
 
@@ -203,7 +209,7 @@ class Engine:
             self._waiting_octets -= slots.popleft().octets
             self._out.append(ready.wire)
         if not reply.ok:
-            self._count_error()
+            self._count_error(reply)
         if self._farewell and self.idle:
             self.close(self._farewell)
 
@@ -236,7 +242,7 @@ class Engine:
         else:
             self._out.append(reply.wire)
         if not reply.ok:
-            self._count_error()
+            self._count_error(reply)
 
     def _ask(self, follows: Phase | None, accepted: Callable[[], None] | None = None) -> Slot:
         """A slot for a decision that parsing waits for, the phase that a positive answer leads to, and what else it does."""
@@ -250,7 +256,10 @@ class Engine:
         if self._follows:
             self.phase = self._follows
 
-    def _count_error(self) -> None:
+    def _count_error(self, reply: Reply) -> None:
+        if reply.enhanced == _TOO_MANY and self._overshoot < OVERSHOOT:
+            self._overshoot += 1
+            return
         self._errors += 1
         if self._errors > self.limits.errors and self.phase != CLOSED:
             self.close(_ERRORS)
@@ -344,7 +353,7 @@ class Engine:
         self._enter()
         self._data = DataReader()
         self._excuse = None
-        self._junk = 0
+        self._junk = self._overshoot = 0
 
     def _rset(self, argument: bytes, follows: Phase | None) -> Event | None:
         was_open = self.phase not in (START, READY)

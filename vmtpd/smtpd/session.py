@@ -82,6 +82,7 @@ class Session(ESMTP):
         self._choked = False
         self._shaking = door.listening.implicit
         self._reading = True
+        self._leaving = False
         self._open = False
         self._lost = False
         self._heard = door.house.clock.seconds()
@@ -211,8 +212,9 @@ class Session(ESMTP):
         self.setTimeout(None)
         transport.unregisterProducer()
         transport.loseConnection()
-        if self._reading:
-            self._reading = False
+        self._reading = False
+        if not self._leaving:
+            self._leaving = True
             self.callLater(_LINGER, self._hang_up)
 
     def _hang_up(self) -> None:

@@ -221,6 +221,36 @@ class LoginTests(SynchronousTestCase):
         self.assertNotIn(b"AUTH", out)
 
 
+class LongListTests(SynchronousTestCase):
+    """More recipients than a message may have."""
+
+    def send(self, count: int) -> Engine:
+        """A transaction with so many recipients, of which one is taken."""
+        engine = Engine("mx.example.org", Limits(errors=3))
+        taken: list[Rcpt] = []
+
+        def decide(event: Event) -> Reply | None:
+            if not isinstance(event, Rcpt):
+                return agree(event)
+            taken.append(event)
+            return OK if len(taken) == 1 else Reply(452, "4.5.3", "too many recipients")
+
+        run(engine, b"EHLO a\r\nMAIL FROM:<a@b.example>\r\n", decide)
+        run(engine, b"RCPT TO:<c@d.example>\r\n" * count, decide)
+        run(engine, b"DATA\r\nhello\r\n.\r\n", decide)
+        return engine
+
+    def test_the_first_part_is_taken(self) -> None:
+        """A client that sends a long list at once is not sent away for it: what fits is taken."""
+        engine = self.send(5000)
+        self.assertEqual(engine.bytes_to_send()[-14:], b"250 2.0.0 ok\r\n")
+        self.assertFalse(engine.closed)
+
+    def test_without_end(self) -> None:
+        """One that goes on without end is."""
+        self.assertTrue(self.send(10_010).closed)
+
+
 class EndTests(SynchronousTestCase):
     """How a session ends."""
 

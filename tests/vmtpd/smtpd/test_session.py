@@ -252,6 +252,17 @@ class BoundTests(Tests):
         session.resumeProducing()
         self.assertEqual(transport.producerState, "producing")
 
+    def test_a_client_that_never_reads(self) -> None:
+        """One that does not even read the farewell is cut off all the same."""
+        session, transport = self.connect()
+        session.pauseProducing()
+        self.house.clock.advance(300)
+        self.assertTrue(transport.disconnecting)
+        self.house.clock.advance(10)
+        self.assertTrue(transport.disconnected)
+        self.lose(session)
+        self.assertEqual(self.house.clock.getDelayedCalls(), [])
+
     def test_a_slow_disk(self) -> None:
         """While the disk is behind with a body, no more of it is read."""
         waiting: Deferred[None] = Deferred()
