@@ -163,7 +163,7 @@ class Queue:
     deliveries_per_destination: int = option(
         whole(1, 10000), "20", "Deliveries at once to one destination; lower it where a provider limits connections."
     )
-    messages_per_connection: int = option(whole(1, 100000), "100", "Messages over one connection, before a new one.")
+    messages_per_connection: int = option(whole(1, 100000), "1000", "Messages over one connection, before a new one.")
     idle_connection: float = option(DURATION, "10s", "How long a connection is kept for the next message.")
     connect_timeout: float = option(DURATION, "30s", "How long we wait for a host to take a connection.")
     history: float = option(DURATION, "7d", "How long the story of a message that is done is kept.")

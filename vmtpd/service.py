@@ -198,6 +198,7 @@ class Relay(Service):
                 rewrite,
                 idle=queue.idle_connection,
                 messages=queue.messages_per_connection,
+                connect=queue.connect_timeout,
             ),
             "maildir": MaildirDelivery(config.server.hostname, self._in_thread),
         }

@@ -12,9 +12,10 @@ from __future__ import annotations
 from itertools import chain, zip_longest
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTCP, IReactorTime
+from twisted.internet.protocol import Factory
 
 from vmtp.client import steps
 from vmtp.errors import Error, InvalidInput, RemoteError, TLSFailed
@@ -45,13 +46,28 @@ class IReactor(IReactorTCP, IReactorTime):
     """What dialling needs of a reactor."""
 
 
+class _Once(Factory):
+    """The factory of one connection that is there already, and that tells nobody of its start and end."""
+
+    noisy = False
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return self._connection
+
+
 class Dialer:
     """Opens sessions. `hostname` is our name in EHLO; `run` calls functions in a thread."""
 
-    def __init__(self, reactor: IReactor, resolver: IResolver, hostname: str, run: Run) -> None:
+    def __init__(
+        self, reactor: IReactor, resolver: IResolver, hostname: str, run: Run, connect: float = CONNECT
+    ) -> None:
         self._reactor = reactor
         self._resolver = resolver
         self._hostname = hostname
+        self._connect_seconds = connect
         self._run = run
         self._handshakes = Handshakes(run)
 
@@ -92,9 +108,9 @@ class Dialer:
 
     async def _connect(self, address: str, hop: Hop, handshake: Handshake | None, tls: TLS) -> Connection:
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        endpoint = kind(self._reactor, address, hop.port, timeout=CONNECT)
+        endpoint = kind(self._reactor, address, hop.port, timeout=self._connect_seconds)
         connection = Connection(self._reactor, *(handshake or ()))
-        await connectProtocol(endpoint, connection)
+        await endpoint.connect(_Once(connection))
         try:
             await connection.run(steps.connect(connection.engine, self._hostname, tls, implicit=hop.implicit))
         except Error:

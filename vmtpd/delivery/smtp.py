@@ -25,7 +25,7 @@ from vmtp.client.steps import SendResult
 from vmtp.envelope import Envelope, Recipient
 from vmtp.errors import ConnectionClosed, LocalError
 from vmtpd.delivery.content import Whole
-from vmtpd.delivery.dial import Dialer, IReactor, Unreachable
+from vmtpd.delivery.dial import CONNECT, Dialer, IReactor, Unreachable
 from vmtpd.delivery.pool import Key, Pool, Session
 from vmtpd.delivery.tls import Run
 from vmtpd.delivery.trouble import Trouble, of_answer, of_disk, of_error, too_many
@@ -61,10 +61,11 @@ class SMTPDelivery:
         *,
         idle: float = 30.0,
         messages: int = 100,
+        connect: float = CONNECT,
     ) -> None:
         self._clock = reactor
         self._rewrite = rewrite
-        self._dialer = Dialer(reactor, resolver, hostname, run)
+        self._dialer = Dialer(reactor, resolver, hostname, run, connect)
         self._pool = Pool(reactor, idle, messages)
         self._avoided: dict[tuple[str, int], float] = {}
 

@@ -13,7 +13,7 @@ goes away in the middle is discarded.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -25,42 +25,21 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from vmtp.envelope import NOTHING, Envelope, Recipient
-from vmtp.message import Header
+from vmtp.envelope import Recipient
 from vmtp.replies import Reply
 from vmtp.server import BEGIN, Content, Data, End, Engine, Hello, Login, Mail, Rcpt, Reset, Slot, StartTLS
-from vmtpd import cleanup
 from vmtpd.ids import encode
-from vmtpd.interfaces import IContent, ISink, StoreBroken, StoreFull
-from vmtpd.mail import Facts, Message, Submission, Verdict
+from vmtpd.mail import Facts, Message, Verdict
+from vmtpd.smtpd.transaction import Transaction, excuse
 
 if TYPE_CHECKING:
     from vmtpd.smtpd.door import Door
 
 _BEGIN_TLS = Reply(220, "2.0.0", "begin")
 _TIMED_OUT = Reply(421, "4.4.2", "nothing came for too long")
-_FULL = Verdict(452, "4.3.1", "no room on the disk, try again later")
-_BROKEN = Verdict(451, "4.3.0", "the message could not be stored, try again later")
 _TROUBLE = Verdict(451, "4.3.0", "trouble here, try again later", "a question to the policy failed")
-_KEPT = ("BODY",)
-"""Parameters of MAIL that the next hop must know too; the others speak to us alone."""
-
 _LINGER = 10.0
 """Seconds that a client may take to read our last reply."""
-
-
-class _Transaction:
-    """What MAIL opened: sender, parameters, recipients, and the content as it comes."""
-
-    __slots__ = ("header", "params", "recipients", "sender", "sink", "trouble")
-
-    def __init__(self, sender: str, params: Mapping[str, str]) -> None:
-        self.sender = sender
-        self.params = {name: params[name] for name in _KEPT if name in params} if params else NOTHING
-        self.recipients: list[Recipient] = []
-        self.header = Header()
-        self.sink: ISink | None = None
-        self.trouble: Verdict | None = None
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -75,7 +54,7 @@ class Session(ESMTP):
         self.house = door.house
         self.engine = engine
         self.facts = facts
-        self._transaction: _Transaction | None = None
+        self._transaction: Transaction | None = None
         self._running = False
         self._storing = 0
         self._blocked = 0
@@ -284,7 +263,7 @@ class Session(ESMTP):
 
         def then(verdict: Verdict) -> None:
             if verdict.ok:
-                self._transaction = _Transaction(sender, event.params)
+                self._transaction = Transaction(self.house, sender, event.params)
             else:
                 self._refused("senders", verdict, sender=sender)
 
@@ -307,29 +286,22 @@ class Session(ESMTP):
 
     def _data(self, event: Data) -> None:
         assert self._transaction is not None
-        self._transaction.sink = self.house.store.sink()
+        self._transaction.begin()
         self.engine.answer(event.slot, BEGIN)
 
     def _content(self, event: Content) -> None:
-        transaction = self._transaction
-        assert transaction is not None and transaction.sink is not None
-        transaction.header.feed(event.data)
-        if transaction.trouble is None and (written := transaction.sink.write(event.data)) is not None:
+        assert self._transaction is not None
+        if (written := self._transaction.take(event.data)) is not None:
             self._blocked += 1
-            written.addErrback(self._sink_failed, transaction)
             written.addBoth(self._unblocked)
 
     def _unblocked(self, _: object) -> None:
         self._blocked -= 1
         self._flow()
 
-    def _sink_failed(self, failure: Failure, transaction: _Transaction) -> None:
-        transaction.trouble = _excuse(failure)
-
     def _reset(self, event: Reset | None) -> None:
         if self._transaction is not None:
-            if self._transaction.sink is not None:
-                self._transaction.sink.discard()
+            self._transaction.discard()
             self._transaction = None
 
     def _login(self, event: Login) -> None:
@@ -363,36 +335,15 @@ class Session(ESMTP):
 
     def _end(self, event: End) -> None:
         transaction, self._transaction = self._transaction, None
-        assert transaction is not None and transaction.sink is not None
-        refusal = transaction.trouble or cleanup.looping(transaction.header)
-        if refusal is not None:
-            transaction.sink.discard()
+        assert transaction is not None
+        if (refusal := transaction.refusal) is not None:
+            transaction.discard()
             self._refused("messages", refusal, sender=transaction.sender)
             self.engine.answer(event.slot, refusal)
             return
         self._storing += 1
-        content: Any = transaction.sink.finish()
-        # What lies in a file takes its time.
-        in_file = isinstance(content, Deferred)
-        stored = content.addCallback(self._submit, transaction) if in_file else self._submit(content, transaction)
+        stored = transaction.submit(self.facts)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(event.slot,), errbackArgs=(event.slot,))
-
-    def _submit(self, content: IContent, transaction: _Transaction) -> Deferred[Message]:
-        facts, house = self.facts, self.house
-        id = house.store.newId()
-        addresses = [recipient.address for recipient in transaction.recipients]
-        protocol = cleanup.protocol(extended=facts.extended, tls=bool(facts.tls), login=bool(facts.login))
-        trace = cleanup.Trace(facts.hello, facts.address, house.hostname, protocol, facts.tls, encode(id))
-        head = cleanup.head(
-            trace,
-            transaction.header,
-            transaction.sender,
-            addresses,
-            house.wall(),
-            complete=facts.role != "inbound",
-        )
-        envelope = Envelope(transaction.sender, tuple(transaction.recipients), transaction.params)
-        return house.submit.submit(Submission(id, facts.client, facts.listener, envelope, head, content))
 
     def _stored(self, message: Message, slot: Slot) -> None:
         self._storing -= 1
@@ -412,7 +363,7 @@ class Session(ESMTP):
 
     def _not_stored(self, failure: Failure, slot: Slot) -> None:
         self._storing -= 1
-        verdict = _excuse(failure)
+        verdict = excuse(failure)
         self._refused("messages", verdict)
         self._finish(slot, verdict)
 
@@ -420,12 +371,3 @@ class Session(ESMTP):
         if not self._lost:
             self.engine.answer(slot, reply)
             self._run()
-
-
-def _excuse(failure: Failure) -> Verdict:
-    """What a client is told of a message that was not stored."""
-    if failure.check(StoreFull):
-        return _FULL
-    if not failure.check(StoreBroken):
-        Session.log.failure("a message was not stored", failure)
-    return _BROKEN
