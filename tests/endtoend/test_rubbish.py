@@ -85,6 +85,10 @@ class RubbishTests(TestCase):
         count: int = json.loads(self.daemon.ctl("status", "--json"))["metrics"]["sessions"]
         return count
 
+    def contents(self) -> list[Path]:
+        """The files of large contents."""
+        return [path for path in (self.daemon.data / "content").rglob("*") if path.is_file()]
+
     def test_noise(self) -> None:
         """10 MiB of noise end with 421."""
         self.assertIn(b"421 4.7.0 too many errors\r\n", self.send(random.Random(1).randbytes(10 << 20)))
@@ -136,7 +140,7 @@ class RubbishTests(TestCase):
         message = b"z" * 1022 + b"\r\n"
         came = self.send(OPEN + b"DATA\r\n" + message * (60 << 10) + b".\r\nQUIT\r\n")
         self.assertRegex(came, rb"552 5\.3\.4 .*\r\n221 ")
-        self.assertEqual(list((self.daemon.data / "content").rglob("*.*")), [])
+        wait("what was refused is removed", lambda: not self.contents())
         self.unharmed()
 
     def test_half_sessions(self) -> None:
@@ -151,7 +155,7 @@ class RubbishTests(TestCase):
                 while part := client.recv(65536):
                     came += part
                 self.assertRegex(came, rb"(?s)\r\n421 4\.4\.2 [^\r]*\r\n\Z")
-        self.assertEqual([path for path in (self.daemon.data / "content").rglob("*") if path.is_file()], [])
+        wait("what was begun is removed", lambda: not self.contents())
         self.unharmed()
 
     def test_gone_without_a_word(self) -> None:
