@@ -115,7 +115,8 @@ class Relay(Service):
                     if where.port:
                         self._sockets += [(listener, made) for made in machine.listen(where.host, where.port)]
         except (machine.CannotListen, tls.Unusable) as error:
-            raise SystemExit(f"vmtpd: {error}") from None
+            # Raised from here, an error would leave a twistd that goes to the background waiting for it for ever.
+            self._end(str(error))
         self._prepared = True
 
     def startService(self) -> None:
@@ -123,6 +124,8 @@ class Relay(Service):
         super().startService()
         if not self._prepared:
             self._prepare()
+        if self._failed:
+            return
         sys.setswitchinterval(SWITCH_INTERVAL)
         self._cores = machine.bind_to_one_core()
         gc.set_threshold(*GC_THRESHOLDS)

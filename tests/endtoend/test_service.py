@@ -161,6 +161,18 @@ class StartTests(ServiceCase):
         self.assertRegex(said, rf"vmtpd: .*127\.0\.0\.1:{daemon.port}.*in use")
         self.assertNotIn("Traceback", said)
 
+    def test_port_taken_in_the_background(self) -> None:
+        """A twistd that goes to the background comes back to the shell, and its log names the port."""
+        daemon = self.make()
+        pidfile, log = daemon.folder / "pid", daemon.folder / "twistd.log"
+        place = ("-n", "--pidfile=")
+        command = [word for word in daemon.command if word not in place]
+        command[3:3] = [f"--pidfile={pidfile}", f"--logfile={log}"]
+        with socket.create_server(("127.0.0.1", daemon.port)):
+            subprocess.run(command, cwd=ROOT, timeout=20, check=True)
+            wait("it ends", lambda: not pidfile.exists())
+        self.assertRegex(log.read_text(), rf"vmtpd: .*127\.0\.0\.1:{daemon.port}.*in use")
+
     def test_second_daemon(self) -> None:
         """A second daemon on the same folder is refused, and the first goes on."""
         first = self.make()
