@@ -3,8 +3,9 @@
     python -m bench.relay [--messages 5000] [--rounds 3] [--alone]
 
 Both relays get the same load (`smtp-source -d -s 20 -l 1024`) and have the same next hop (smtp-sink). They take turns, round by round,
-since rates of a shared machine drift; what counts is the ratio of the medians. "accept" is the rate of the 250s while relaying goes on
-as it will; "relay" counts until the last message has left. CPU is that of all processes of a relay, in microseconds a message.
+since rates of a shared machine drift; what counts is the ratio of the medians. First the next hop is down, and "accept" is the
+rate of the 250s. Then it is up: "relay" counts until the last message has left, with accepting and relaying at once. CPU is that of all
+processes of a relay, in microseconds a message.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.endtoend.peers import Daemon, Postfix, Sink, find, missing, wait
+from tests.endtoend.peers import Daemon, Postfix, Sink, find, free_port, missing, wait
 
 CONFIG = """\
 [server]
@@ -52,10 +53,9 @@ non_smtpd_milters =
 
 
 class Run(NamedTuple):
-    """One round: messages a second and microseconds of CPU a message."""
+    """One round: messages a second, and microseconds of CPU a message."""
 
-    accept: float
-    relay: float
+    rate: float
     cpu: float
 
 
@@ -93,47 +93,57 @@ def load(port: int, messages: int, size: int, sessions: int = 20, recipients: in
     return time.monotonic() - begin
 
 
-def through_vmtpd(daemon: Daemon, messages: int, size: int) -> Run:
-    """A round through vmtpd."""
-    assert daemon.process is not None
-    log = daemon.folder / "log"
-    before, used = log.stat().st_size, cpu(daemon.process.pid)
+def round_of(port: int, root: int, messages: int, size: int, log: Path, mark: bytes) -> Run:
+    """Send messages; where there is a mark, wait until it stands in the log as often."""
+    before, used = log.stat().st_size, cpu(root)
     begin = time.monotonic()
-    accepted = load(daemon.port, messages, size)
+    load(port, messages, size)
 
     def all_left() -> bool:
         with log.open("rb") as file:
             file.seek(before)
-            return file.read().count(b" relayed ") >= messages
+            return file.read().count(mark) >= messages
 
-    wait("all has left", all_left, 300)
+    if mark:
+        wait("all has left", all_left, 300)
     took = time.monotonic() - begin
-    return Run(messages / accepted, messages / took, (cpu(daemon.process.pid) - used) / messages * 1e6)
+    return Run(messages / took, (cpu(root) - used) / messages * 1e6)
 
 
-def through_postfix(postfix: Postfix, messages: int, size: int) -> Run:
-    """A round through Postfix."""
-    master = int((postfix.folder / "queue/pid/master.pid").read_text())
-    log = postfix.folder / "maillog"
-    before, used = log.stat().st_size, cpu(master)
-    begin = time.monotonic()
-    accepted = load(postfix.port, messages, size)
-
-    def all_left() -> bool:
-        with log.open("rb") as file:
-            file.seek(before)
-            return file.read().count(b"status=sent") >= messages
-
-    wait("all has left", all_left, 300)
-    took = time.monotonic() - begin
-    return Run(messages / accepted, messages / took, (cpu(master) - used) / messages * 1e6)
+def compare(folder: Path, given: argparse.Namespace, hop: int, what: str) -> None:
+    """Rounds of both relays, in turns, and what came of them."""
+    daemon = Daemon(folder / "vmtpd", CONFIG.replace("SINK", str(hop)))
+    postfix = None if given.alone else Postfix(folder / "postfix", TUNED.format(sink=hop))
+    ours: list[Run] = []
+    theirs: list[Run] = []
+    relaying = what == "relay"
+    try:
+        daemon.start()
+        assert daemon.process is not None
+        for _ in range(given.rounds):
+            if postfix:
+                master = int((postfix.folder / "queue/pid/master.pid").read_text())
+                mark = b"status=sent" if relaying else b""
+                log = postfix.folder / "maillog"
+                theirs.append(round_of(postfix.port, master, given.messages, given.size, log, mark))
+            mark = b" relayed " if relaying else b""
+            log = daemon.folder / "log"
+            ours.append(round_of(daemon.port, daemon.process.pid, given.messages, given.size, log, mark))
+    finally:
+        daemon.stop()
+        if postfix:
+            postfix.stop()
+    us = shown(f"{what}: vmtpd", ours)
+    if theirs:
+        them = shown(f"{what}: postfix", theirs)
+        print(f"{what}: ratio      {us.rate / them.rate:6.2f}    CPU {us.cpu / them.cpu:5.2f}", flush=True)
 
 
 def shown(name: str, runs: list[Run]) -> Run:
     """Print the medians of a relay's rounds."""
     medians = Run(*(statistics.median(column) for column in zip(*runs, strict=True)))
-    spread = ", ".join(f"{run.accept:.0f}/{run.relay:.0f}" for run in runs)
-    print(f"{name:8} accept {medians.accept:6.0f}/s  relay {medians.relay:6.0f}/s  {medians.cpu:5.0f} us  ({spread})")
+    spread = ", ".join(f"{run.rate:.0f}" for run in runs)
+    print(f"{name:16} {medians.rate:6.0f}/s  CPU {medians.cpu:5.0f} us  ({spread})", flush=True)
     return medians
 
 
@@ -150,28 +160,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vmtpd-bench-", dir=Path.cwd()) as name:
         folder = Path(name)
         folder.chmod(0o755)
-        sink = Sink(folder)
-        daemon = Daemon(folder / "vmtpd", CONFIG.replace("SINK", str(sink.port)))
-        postfix = None if given.alone else Postfix(folder / "postfix", TUNED.format(sink=sink.port))
+        print(
+            f"{given.messages} messages of {given.size} octets, 20 sessions, medians of {given.rounds} rounds:",
+            flush=True,
+        )
+        compare(folder / "down", given, free_port(), "accept")
+        (folder / "up").mkdir()
+        sink = Sink(folder / "up")
         try:
-            daemon.start()
-            ours: list[Run] = []
-            theirs: list[Run] = []
-            for _ in range(given.rounds):
-                if postfix:
-                    theirs.append(through_postfix(postfix, given.messages, given.size))
-                ours.append(through_vmtpd(daemon, given.messages, given.size))
-            print(f"{given.messages} messages of {given.size} octets, {given.rounds} rounds, 20 sessions, medians:")
-            us = shown("vmtpd", ours)
-            if postfix:
-                them = shown("postfix", theirs)
-                ratios = f"accept {us.accept / them.accept:.2f}  relay {us.relay / them.relay:.2f}"
-                print(f"ratio    {ratios}  CPU {us.cpu / them.cpu:.2f}")
+            compare(folder / "up", given, sink.port, "relay")
         finally:
-            daemon.stop()
             sink.stop()
-            if postfix:
-                postfix.stop()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the daemon asks of the machine: file descriptors, a disk that lasts, sockets to listen on.
+"""What the daemon asks of the machine: file descriptors, cores, a disk that lasts, sockets to listen on.
 
 Where it stands: service asks before anything is opened.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+from contextlib import suppress
 
 FLEETING = frozenset({"tmpfs", "ramfs", "overlay", "aufs"})
 """File systems whose content does not outlive the machine, or the container."""
@@ -33,6 +34,24 @@ def raise_file_limit(wanted: int) -> int:
     except (OSError, ValueError):  # a sandbox may forbid it
         return soft
     return wanted
+
+
+def bind_to_one_core() -> set[int]:
+    """Bind the calling thread, and those that it starts, to one core. Returns all that it was allowed, for `spread`.
+
+    Of Python's threads one runs at a time. A lock that goes to and fro between two cores costs more than the work that it guards.
+    """
+    cores = os.sched_getaffinity(0)
+    one = sorted(cores)[os.getpid() % len(cores)]
+    with suppress(OSError):  # a sandbox may forbid it
+        os.sched_setaffinity(0, {one})
+    return cores
+
+
+def spread(cores: set[int]) -> None:
+    """Let the calling thread run on any of these cores: it works outside of Python's lock."""
+    with suppress(OSError):
+        os.sched_setaffinity(0, cores)
 
 
 def file_system(path: str) -> str:

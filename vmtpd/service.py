@@ -21,6 +21,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -53,7 +54,8 @@ from vmtpd.routing.resolver import Resolver
 from vmtpd.routing.router import Router
 from vmtpd.smtpd import tls
 from vmtpd.smtpd.door import Door, House, Listening
-from vmtpd.store.sqlite import SQLiteStore
+from vmtpd.store.sqlite import WRITER, SQLiteStore
+from vmtpd.store.threads import Perform, Worker
 
 SPARE_FILES = 500
 """Descriptors beside those of clients: deliveries, contents, the store."""
@@ -88,6 +90,7 @@ class Relay(Service):
         self._manager: qmgr.QueueManager | None = None
         self._agents: dict[str, Any] = {}
         self._control: UnixSocket | None = None
+        self._cores: set[int] = set()
         self._prepared = False
         self._failed = False
 
@@ -124,6 +127,7 @@ class Relay(Service):
         if self._failed:
             return
         sys.setswitchinterval(SWITCH_INTERVAL)
+        self._cores = machine.bind_to_one_core()
         gc.set_threshold(*GC_THRESHOLDS)
         gc.freeze()
         begun = Deferred.fromCoroutine(self._begin())
@@ -145,6 +149,7 @@ class Relay(Service):
             min_free=config.queue.min_free,
             history=config.queue.history,
             history_messages=config.queue.history_messages,
+            worker=self._make_worker,
         )
         store.onBroken = self._store_broke
         await store.open()
@@ -176,7 +181,17 @@ class Relay(Service):
         self.log.info("ready: {doors}", doors=", ".join(self._shown()))
 
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
+        """Call a function in a thread, on whatever core is free."""
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._spread, function, *args)
+
+    def _spread(self, function: Callable[..., Any], *args: Any) -> Any:
+        machine.spread(self._cores)
+        return function(*args)
+
+    def _make_worker(self, name: str, perform: Perform) -> Worker:
+        """A thread of the store. The writer's stays on the reactor's core: each waits for the other's turn with Python's lock."""
+        begin = None if name == WRITER else partial(machine.spread, self._cores)
+        return Worker(self._reactor, name, perform, begin)
 
     def _make_policy(self, local: Local) -> RelayPolicy:
         config = self._config

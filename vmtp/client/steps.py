@@ -89,6 +89,12 @@ class SendResult(NamedTuple):
     error: RemoteError | None = None
 
     @property
+    def good(self) -> bool:
+        """Whether the message was taken for every recipient, and the session goes on."""
+        taken = self.final is not None and self.final.ok and self.error is None
+        return taken and all(answer is not None and answer.reply.ok for answer in self.answers)
+
+    @property
     def replies(self) -> tuple[Reply | None, ...]:
         """The reply for each recipient."""
         return tuple(answer.reply if answer else None for answer in self.answers)

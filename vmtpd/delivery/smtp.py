@@ -12,18 +12,19 @@ more on a fresh one. Behind the last octet of a content nothing is tried again: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from vmtp.client import steps
 from vmtp.client.steps import SendResult
 from vmtp.envelope import Envelope, Recipient
 from vmtp.errors import ConnectionClosed, LocalError
+from vmtp.transports.tx import Connection
 from vmtpd.delivery.content import Whole
 from vmtpd.delivery.dial import CONNECT, Dialer, IReactor, Unreachable
 from vmtpd.delivery.pool import Key, Pool, Session
@@ -70,18 +71,41 @@ class SMTPDelivery:
         self._avoided: dict[tuple[str, int], float] = {}
 
     def deliver(self, lease: Lease, route: Route) -> Deferred[list[Outcome]]:
-        return Deferred.fromCoroutine(self._deliver(lease, route))
+        attempt = _Attempt(lease, route, self._rewrite)
+        hosts = self._in_order(route.hosts) if attempt.pending else ()
+        session = self._pool.take(Key.of(hosts[0], route)) if hosts else None
+        if session is None:
+            return Deferred.fromCoroutine(self._deliver(attempt, hosts))
+        # Nearly always a session that is open takes all of it, and that needs no coroutine.
+        return self._send(session, attempt).addBoth(self._sent, session, attempt, hosts)
+
+    def _sent(
+        self, result: SendResult | Failure, session: Session, attempt: _Attempt, hosts: Sequence[Hop]
+    ) -> list[Outcome] | Deferred[list[Outcome]]:
+        if isinstance(result, Failure) or not result.good:
+            return Deferred.fromCoroutine(self._deliver(attempt, hosts, session, result))
+        attempt.settle(result, session)
+        self._pool.give(Key.of(hosts[0], attempt.route), session)
+        return attempt.outcomes()
 
     def close(self) -> Deferred[None]:
         return self._pool.close()
 
-    async def _deliver(self, lease: Lease, route: Route) -> list[Outcome]:
-        attempt = _Attempt(lease, route, self._rewrite)
-        hosts = self._in_order(route.hosts) if attempt.pending else []
+    async def _deliver(
+        self,
+        attempt: _Attempt,
+        hosts: Sequence[Hop],
+        session: Session | None = None,
+        result: SendResult | Failure | None = None,
+    ) -> list[Outcome]:
+        """The hosts one by one; the first may have been tried already, by a session that was open."""
         try:
+            if isinstance(result, Failure):
+                result.raiseException()
             for hop in hosts:
-                if await self._try(hop, attempt):
+                if await self._try(hop, attempt, session, result):
                     break
+                session = result = None
         except LocalError as error:
             attempt.trouble(of_error(error))
         except OSError as error:
@@ -91,10 +115,10 @@ class SMTPDelivery:
             attempt.trouble(of_error(error))
         return attempt.outcomes()
 
-    def _in_order(self, hosts: tuple[Hop, ...]) -> list[Hop]:
+    def _in_order(self, hosts: tuple[Hop, ...]) -> Sequence[Hop]:
         """The route's order, but those that gave trouble lately come last."""
         if not self._avoided:
-            return list(hosts)
+            return hosts
         now = self._clock.seconds()
         self._avoided = {host: until for host, until in self._avoided.items() if until > now}
         return sorted(hosts, key=lambda hop: (hop.host, hop.port) in self._avoided)
@@ -103,10 +127,12 @@ class SMTPDelivery:
         if len(self._avoided) < MAX_AVOIDED:
             self._avoided[hop.host, hop.port] = self._clock.seconds() + AVOID
 
-    async def _try(self, hop: Hop, attempt: _Attempt) -> bool:
+    async def _try(
+        self, hop: Hop, attempt: _Attempt, session: Session | None = None, result: SendResult | None = None
+    ) -> bool:
         """One host. Returns whether all is said; otherwise the next host is worth trying."""
         key = Key.of(hop, attempt.route)
-        session = self._pool.take(key)
+        session = session or self._pool.take(key)
         kept = session is not None
         while True:
             if session is None:
@@ -116,11 +142,12 @@ class SMTPDelivery:
                     self._avoid(hop)
                     attempt.trouble(of_error(trouble.error), trouble.host, trouble.tls)
                     return False
-            result = await self._send(session, attempt)
+            result = result or await self._send(session, attempt)
             if kept and _stale(result):
                 session, kept = None, False
             elif not attempt.settle(result, session):
                 break
+            result = None
         if attempt.pending:
             self._avoid(hop)
             session.connection.close()
@@ -128,15 +155,25 @@ class SMTPDelivery:
         self._pool.give(key, session)
         return True
 
-    async def _send(self, session: Session, attempt: _Attempt) -> SendResult:
+    def _send(self, session: Session, attempt: _Attempt) -> Deferred[SendResult]:
+        """One transaction. Where it fails by a fault of ours the connection is closed, in whatever state it is."""
         connection = session.connection
+        content: IReader | None = None
         try:
-            with closing(attempt.open()) as content:
-                reader = cast(steps.Content, content)
-                return await connection.run(steps.send(connection.engine, attempt.envelope(), reader, attempt.size))
+            content = attempt.open()
+            reader = cast(steps.Content, content)
+            sent = connection.run(steps.send(connection.engine, attempt.envelope(), reader, attempt.size))
         except Exception:
-            connection.close()
-            raise
+            sent = fail()
+        return sent.addBoth(_ended, content, connection)
+
+
+def _ended(result: Any, content: IReader | None, connection: Connection) -> Any:
+    if content is not None:
+        content.close()
+    if isinstance(result, Failure):
+        connection.close()
+    return result
 
 
 class _Attempt:

@@ -49,6 +49,9 @@ BETWEEN_SWEEPS = 3600.0
 CLOSE_TIMEOUT = 20.0
 """Seconds that `close` waits for the threads; a dead disk may hold them for ever."""
 
+WRITER = "store writer"
+"""The name of the writer's thread, for those who make the threads."""
+
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -123,7 +126,7 @@ class SQLiteStore:
         self._ids = Ids(self._wall, last=last)
         self._owner = self._ids.next()
         self._write_connection, self._read_connection = writer.connection, reader
-        self._writer = self._make_worker("store writer", writer.perform)
+        self._writer = self._make_worker(WRITER, writer.perform)
         self._reader = self._make_worker("store reader", perform_each)
         self._content_workers: list[IWorker] = [self._make_worker(f"store content {n}", perform_each) for n in (1, 2)]
         self._contents = Contents(

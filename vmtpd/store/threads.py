@@ -86,11 +86,12 @@ def perform_each(jobs: Sequence[Job]) -> None:
 
 
 class Worker:
-    """A thread and the jobs that wait for it."""
+    """A thread and the jobs that wait for it. `begin` is called in the thread before anything else."""
 
-    def __init__(self, reactor: Reactor, name: str, perform: Perform) -> None:
+    def __init__(self, reactor: Reactor, name: str, perform: Perform, begin: Callable[[], None] | None = None) -> None:
         self._reactor = reactor
         self._perform = perform
+        self._begin = begin
         self._turn: list[Job] = []
         self._waiting: SimpleQueue[list[Job] | Callable[[], None]] = SimpleQueue()
         self._ending = False
@@ -121,6 +122,8 @@ class Worker:
         return self._stopped
 
     def _work(self) -> None:
+        if self._begin is not None:
+            self._begin()
         last: Callable[[], None] | None = None
         while last is None:
             group, last = self._take()
