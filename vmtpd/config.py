@@ -66,7 +66,7 @@ class Server:
     admin: str = option(
         ADDRESS,
         "",
-        "Who gets mail to postmaster and reports that have no other reader; a full address that somebody reads.",
+        "Who gets mail to postmaster and root, to local names without a mailbox, and reports that have no other reader.",
         example="admin@example.org",
     )
     users: str = option(
@@ -74,7 +74,15 @@ class Server:
         "",
         "The file of logins, written by `vmtpctl user`; the data folder is a good place. Without one nobody logs in.",
     )
-    log: Literal["text", "json"] = option(one_of("text", "json"), "text", "The form of a line in the log.")
+    log: Literal["text", "json"] = option(
+        one_of("text", "json"), "text", "The form of the lines that tell what happens to each message."
+    )
+    log_file: str = option(
+        FILE,
+        "",
+        "Where these lines go; needed where twistd runs in the background and has no standard output.",
+        shown="standard output",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +189,7 @@ class Local:
     catch_all: str = option(
         MAILBOX,
         "",
-        "The mailbox of every other local part. Without one postmaster goes to `admin`, and others are refused.",
+        "The mailbox of every other local part. Without one they go to `admin`, and are refused where there is none.",
     )
 
 

@@ -12,6 +12,7 @@ twisted.logger serves everything rarer; it costs twenty times as much.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -31,6 +32,40 @@ class Output(Protocol):
 
     def flush(self) -> object:
         """Hand on what was taken."""
+
+
+class File:
+    """A file to append to. When it was moved away, as by logrotate, it is made anew."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def open(self) -> None:
+        """Open it. Raises OSError."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def write(self, text: str, /) -> object:
+        """Append text, at once. Raises OSError."""
+        if not self._is_there():
+            self.open()
+        octets = text.encode("utf-8", "backslashreplace")
+        while octets:
+            octets = octets[os.write(self._descriptor, octets) :]
+        return None
+
+    def flush(self) -> object:
+        """Nothing is kept."""
+        return None
+
+    def _is_there(self) -> bool:
+        try:
+            return self._descriptor >= 0 and os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
 
 class Lines:

@@ -44,7 +44,7 @@ from vmtpd.gateway.control import ControlSite
 from vmtpd.gateway.unix import SocketInUse, UnixSocket
 from vmtpd.interfaces import StoreUnusable
 from vmtpd.local import Local
-from vmtpd.logs import Lines
+from vmtpd.logs import File, Lines
 from vmtpd.mail import Lease
 from vmtpd.policy.limits import Sessions
 from vmtpd.policy.relay import RelayPolicy
@@ -85,7 +85,10 @@ class Relay(Service):
         self._sockets: list[tuple[Listener, socket.socket]] = []
         self._contexts: dict[str, Any] = {}
         self._metrics = metrics.new()
-        self._lines = Lines(output or sys.stdout, lambda flush: reactor.callLater(0, flush), config.server.log)
+        self._log_file = File(config.server.log_file) if config.server.log_file else None
+        self._lines = Lines(
+            output or self._log_file or sys.stdout, lambda flush: reactor.callLater(0, flush), config.server.log
+        )
         self._store: SQLiteStore | None = None
         self._manager: qmgr.QueueManager | None = None
         self._agents: dict[str, Any] = {}
@@ -114,7 +117,9 @@ class Relay(Service):
                 for where in listener.listen:
                     if where.port:
                         self._sockets += [(listener, made) for made in machine.listen(where.host, where.port)]
-        except (machine.CannotListen, tls.Unusable) as error:
+            if self._log_file:
+                self._log_file.open()
+        except (machine.CannotListen, tls.Unusable, OSError) as error:
             # Raised from here, an error would leave a twistd that goes to the background waiting for it for ever.
             self._end(str(error))
         self._prepared = True

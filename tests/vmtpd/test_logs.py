@@ -3,12 +3,13 @@
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from vmtpd.logs import MAX_LINES, Lines, quoted
+from vmtpd.logs import MAX_LINES, File, Lines, quoted
 from vmtpd.mail import Client
 
 
@@ -113,3 +114,25 @@ class LineTests(SynchronousTestCase):
         shown = quoted(text)
         self.assertTrue(shown.isprintable())
         self.assertNotRegex(shown[1:-1], r'(?<!\\)(\\\\)*"')
+
+
+class FileTests(SynchronousTestCase):
+    """A log file."""
+
+    def test_appends_and_follows_rotation(self) -> None:
+        """Lines are appended; a file that was moved away is made anew, and the old one keeps what it has."""
+        path = Path(self.mktemp())
+        path.write_text("before\n")
+        file = File(str(path))
+        file.write("one\n")
+        path.rename(f"{path}.1")
+        file.write("two\n")
+        self.assertEqual(Path(f"{path}.1").read_text(), "before\none\n")
+        self.assertEqual(path.read_text(), "two\n")
+        self.assertEqual(path.stat().st_mode & 0o007, 0)
+
+    def test_cannot_be_opened(self) -> None:
+        """A file that cannot be opened is told at the start; later its lines are counted as lost."""
+        file = File("/dev/null/log")
+        self.assertRaises(OSError, file.open)
+        self.assertRaises(OSError, file.write, "x")
