@@ -29,6 +29,9 @@ from vmtpd.logs import Lines
 from vmtpd.mail import Addressee, Client, Lease, Message, Outcome, Settlement, Submission
 from vmtpd.retry import Backoff
 
+REPORT_AGAIN = 60.0
+"""Seconds until a report that could not be made is tried again."""
+
 Chance = Callable[[], float]
 """Random, from 0 to 1."""
 
@@ -113,8 +116,7 @@ class Outcomes:
             failed, late = [case for case in failed if self._admin and case.address != self._admin], []
         if failed or late:
             self._reporting += 1
-            made = Deferred.fromCoroutine(self._report(lease, settlements, failed, late))
-            made.addErrback(lambda failure: self.log.failure("a report could not be made", failure))
+            self._make_reports(lease, settlements, failed, late)
         else:
             self._commit(lease, settlements, [])
 
@@ -140,20 +142,40 @@ class Outcomes:
 
     # Reports.
 
-    async def _report(
+    def _make_reports(
         self, lease: Lease, settlements: list[Settlement], failed: list[bounce.Case], late: list[bounce.Case]
     ) -> None:
-        message = lease.message
-        try:
-            header = await self._header(message)
-            reports = []
-            for kind, cases in (("failed", failed), ("delayed", late)):
-                if cases:
-                    reports.append(await self._made(kind, message, header, cases))
-            self._metrics["reports"] += len(reports)
-        finally:
-            self._reporting -= 1
+        made = Deferred.fromCoroutine(self._reports_of(lease.message, failed, late))
+        made.addCallbacks(
+            self._reported, self._not_reported, (lease, settlements), {}, (lease, settlements, failed, late)
+        )
+
+    async def _reports_of(
+        self, message: Message, failed: list[bounce.Case], late: list[bounce.Case]
+    ) -> list[Submission]:
+        header = await self._header(message)
+        kinds = (("failed", failed), ("delayed", late))
+        return [await self._made(kind, message, header, cases) for kind, cases in kinds if cases]
+
+    def _reported(self, reports: list[Submission], lease: Lease, settlements: list[Settlement]) -> None:
+        self._reporting -= 1
+        self._metrics["reports"] += len(reports)
         self._commit(lease, settlements, reports)
+
+    def _not_reported(
+        self,
+        failure: Failure,
+        lease: Lease,
+        settlements: list[Settlement],
+        failed: list[bounce.Case],
+        late: list[bounce.Case],
+    ) -> None:
+        """Without its report a failure is not recorded: nobody would hear of it. The disk may be full; later it may do."""
+        if failure.check(StoreBroken):
+            return
+        if not failure.check(StoreFull):
+            self.log.failure("a report could not be made", failure)
+        self._clock.callLater(REPORT_AGAIN, self._make_reports, lease, settlements, failed, late)
 
     async def _made(self, kind: Any, message: Message, header: bytes, cases: list[bounce.Case]) -> Submission:
         id, to, now = self._store.newId(), message.sender or self._admin, self._wall()

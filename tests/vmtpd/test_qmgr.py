@@ -386,6 +386,25 @@ class ReportTests(Tests):
         self.assertIn(b"Action: failed", report)
         self.assertIn(b"Subject: x", report)
 
+    def test_no_room_for_the_report(self) -> None:
+        """A failure whose report finds no room is recorded when there is room for both, and is not forgotten meanwhile."""
+        sink = self.store.sink
+        self.agent.answer = None
+        id = self.submit("a@one.example")
+        self.store.sink = self.full_sink  # type: ignore[method-assign]
+        self.agent.finish(refused)
+        self.turn(59)
+        self.assertEqual(self.states(id), ["leased"])
+        self.store.sink = sink  # type: ignore[method-assign]
+        self.agent.answer = relayed
+        self.turn(1)
+        self.assertEqual(self.states(id), ["done"])
+        self.assertIn("ann@example.org", self.agent.tried)
+
+    def full_sink(self) -> Any:
+        """A store without room for a body."""
+        raise StoreFull("no room")
+
     def test_only_the_failed_are_named(self) -> None:
         """A report names whom it is about and nobody else."""
         self.agent.answer = lambda lease: [*refused(lease)[:1], *relayed(lease)[1:]]
