@@ -11,6 +11,7 @@ raises ValueError for what is no id. The 41 bits end in 2093: then `next` raises
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 EPOCH = 1_704_067_200
 """2024-01-01T00:00:00Z, in seconds since 1970."""
@@ -56,6 +57,7 @@ class Ids:
         return self._millisecond << 22 | self._node | self._count
 
 
+@lru_cache(maxsize=256)
 def encode(id: int) -> str:
     """The 13 letters of an id. Raises ValueError for a number that is none."""
     if not 0 <= id < 1 << 63:

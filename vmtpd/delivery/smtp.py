@@ -188,10 +188,14 @@ class _Attempt:
         if route.sender:
             self._sender, self.open, self.size = rewrite(message, route)
         self._params = message.params
+        self._recipients = lease.recipients
         self._outcomes: dict[int, Outcome] = {}
-        self.pending = [each for each in lease.recipients if steps.sendable(route.recipient or each.address)]
+        self.pending: list[Addressee] = []
         for each in lease.recipients:
-            self._outcomes[each.n] = (_NO_HOST if each in self.pending else _NO_ADDRESS).outcome(each.n)
+            if steps.sendable(route.recipient or each.address):
+                self.pending.append(each)
+            else:
+                self._outcomes[each.n] = _NO_ADDRESS.outcome(each.n)
 
     def envelope(self) -> Envelope:
         """The envelope for those who wait."""
@@ -226,7 +230,8 @@ class _Attempt:
 
     def outcomes(self) -> list[Outcome]:
         """One for each recipient of the lease."""
-        return list(self._outcomes.values())
+        known = self._outcomes
+        return [known.get(each.n) or _NO_HOST.outcome(each.n) for each in self._recipients]
 
 
 def _stale(result: SendResult) -> bool:
