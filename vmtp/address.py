@@ -123,14 +123,6 @@ def to_ascii(domain: str) -> str:
         raise AddressError(f"{printable(domain[:MAX_DOMAIN])} is not a domain name") from None
 
 
-def comparable(address: str) -> str:
-    """The form in which two addresses are compared: the domain as A-labels in lower-case, the local part as it is."""
-    local, domain = split(address)
-    if not domain:
-        return local
-    return f"{local}@{to_ascii(domain)}" if not domain.isascii() else address
-
-
 def printable(text: str) -> str:
     """The text with "?" for what would move a cursor or end a line: fit for a reply and a log."""
     return _CONTROL.sub("?", text)

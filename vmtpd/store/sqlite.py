@@ -92,7 +92,6 @@ class SQLiteStore:
         self._owner = 0
         self._open = False
         self._broken = False
-        self._housekeeping = False
         self._timers: dict[str, IDelayedCall] = {}
 
     # Begin and end
