@@ -256,6 +256,14 @@ class StoreContract(Scenes):
         self.assertEqual(self.get(self.store.wake("down.example", self.now, 10)), 2)
         self.assertEqual(self.leased(), [(id, [1, 2])])
 
+    def test_known_to_be_down_and_meant_for_later(self) -> None:
+        """A message that is meant for later stays for later, though its destination may be up before."""
+        new = self.submission("a@down.example", not_before=self.now + 900)
+        self.get(
+            self.store.add(new, False, self.now + 999, ["down.example"], Wait(self.now + 300, "connection refused"))
+        )
+        self.assertEqual(self.get(self.store.nextDue()), self.now + 900)
+
     def test_avoided_destinations(self) -> None:
         """A destination that holds too much already is passed over, and gets its turn later."""
         slow = self.get(self.store.add(self.submission(), False, self.now + 99, ["slow.example"])).id

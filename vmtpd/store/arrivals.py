@@ -74,7 +74,7 @@ def add(connection: Connection, arrivals: Sequence[Arrival | tuple[Any, ...]]) -
         state, holder, due = ("leased", owner, now) if owner else ("queued", None, submission.not_before or now)
         action = reply = None
         if wait is not None:
-            action, due, reply = "delayed", wait.due, wait.reply[:MAX_REPLY]
+            action, due, reply = "delayed", max(wait.due, due), wait.reply[:MAX_REPLY]
             events += [Event(id, n, now, action, reply=reply, next=due) for n in range(1, len(to) + 1)]
         waits_at = destinations or (None,) * len(to)
         recipients += [

@@ -284,8 +284,8 @@ class MemoryStore:
         kept.record(0, now, "received", Outcome(0, "relayed", "", "", str(submission.client)))
         for each in recipients if wait else ():
             assert wait is not None
-            each.due, each.action, each.reply = wait.due, "delayed", wait.reply
-            kept.record(each.addressee.n, now, "delayed", Outcome(0, "delayed", "", wait.reply), wait.due)
+            each.due, each.action, each.reply = max(wait.due, due), "delayed", wait.reply
+            kept.record(each.addressee.n, now, "delayed", Outcome(0, "delayed", "", wait.reply), each.due)
         return message
 
     def _lease(self, limit: int, now: float, avoid: frozenset[str]) -> list[Lease]:
