@@ -15,9 +15,6 @@ from typing import Literal, NamedTuple
 Action = Literal["delivered", "relayed", "expanded", "delayed", "failed"]
 """What became of a recipient (RFC 3464 section 2.3.3)."""
 
-FINAL: frozenset[Action] = frozenset({"delivered", "relayed", "expanded", "failed"})
-"""The actions that settle a recipient; `delayed` alone leaves it to us."""
-
 NOTHING: Mapping[str, str] = MappingProxyType({})
 """No parameters."""
 

@@ -13,17 +13,17 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, get_args
 
 from vmtp.envelope import Envelope, Recipient
 from vmtpd import __version__, ids
+from vmtpd.interfaces import written
 from vmtpd.mail import Client, QueueFilter, Row, State, Submission
 from vmtpd.options import ADDRESS
 
 if TYPE_CHECKING:
     from vmtpd.config import Config
-    from vmtpd.interfaces import IContent, IQueueManager, IStore, ISubmit
+    from vmtpd.interfaces import IQueueManager, IStore, ISubmit
     from vmtpd.logs import Lines
 
 VERBS = ("retry", "hold", "release", "delete")
@@ -133,22 +133,10 @@ class Admin:
             name=id,
         )
         envelope = Envelope(sender, (Recipient(to),))
-        content = await self._content(text.replace("\n", "\r\n").encode("ascii", "xmlcharrefreplace"))
+        content = await written(self._store.sink(), text.replace("\n", "\r\n").encode("ascii", "xmlcharrefreplace"))
         await self._submit.submit(Submission(number, Client("daemon", "vmtpctl"), "control", envelope, b"", content))
         self._lines.write("operator-send-test", id, by=who, to=f"<{to}>")
         return id
-
-    async def _content(self, octets: bytes) -> IContent:
-        sink = self._store.sink()
-        try:
-            waiting = sink.write(octets)
-            if waiting is not None:
-                await waiting
-            content = sink.finish()
-            return await content if isawaitable(content) else content
-        except BaseException:
-            sink.discard()
-            raise
 
 
 _TEST = """\

@@ -9,6 +9,7 @@ A method that may wait returns a Deferred; one that says "or" answers at once wh
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 from zope.interface import Attribute, Interface
@@ -81,6 +82,18 @@ class ISink(Interface):
 
     def discard() -> None:
         """Forget what was written; more than once, or after finish() of a content that was never stored, does no harm."""
+
+
+async def written(sink: ISink, octets: bytes) -> IContent:
+    """A content of these octets, for what we write ourselves. Raises StoreFull or StoreBroken; then nothing is kept."""
+    try:
+        if (waiting := sink.write(octets)) is not None:
+            await waiting
+        content = sink.finish()
+        return await content if isawaitable(content) else content
+    except BaseException:
+        sink.discard()
+        raise
 
 
 class IStore(Interface):

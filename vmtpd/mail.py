@@ -19,6 +19,9 @@ from vmtp.replies import Reply
 if TYPE_CHECKING:
     from vmtpd.interfaces import IContent
 
+INLINE = 64 * 1024
+"""Octets of a content that stays in memory and in the database's row; a larger one is a file."""
+
 State = Literal["queued", "leased", "held", "done"]
 """Where a recipient stands; the legal moves are drawn in docs/architecture.md."""
 

@@ -24,7 +24,7 @@ from vmtp.envelope import Envelope, Recipient
 from vmtp.message import Header
 from vmtpd import bounce
 from vmtpd.ids import encode
-from vmtpd.interfaces import IStore, StoreBroken, StoreFull
+from vmtpd.interfaces import IStore, StoreBroken, StoreFull, written
 from vmtpd.logs import Lines
 from vmtpd.mail import Addressee, Client, Lease, Message, Outcome, Settlement, Submission
 from vmtpd.retry import Backoff
@@ -180,11 +180,7 @@ class Outcomes:
     async def _made(self, kind: Any, message: Message, header: bytes, cases: list[bounce.Case]) -> Submission:
         id, to, now = self._store.newId(), message.sender or self._admin, self._wall()
         octets = bounce.report(kind, message, header, cases, id=id, hostname=self._hostname, to=to, now=now)
-        sink = self._store.sink()
-        sink.write(octets)
-        content: Any = sink.finish()
-        if isinstance(content, Deferred):
-            content = await content
+        content = await written(self._store.sink(), octets)
         return Submission(id, Client("daemon", self._hostname), "", Envelope("", (Recipient(to),)), b"", content)
 
     async def _header(self, message: Message) -> bytes:

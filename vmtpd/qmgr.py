@@ -25,12 +25,10 @@ from zope.interface import implementer
 
 from vmtpd.destination import START, Group
 from vmtpd.interfaces import IDelivery, IQueueManager, IRouter, IStore, ISubmit, StoreBroken
-from vmtpd.mail import Addressee, Destination, Lease, Message, Outcome, Route, Row, Submission, Unroutable, Wait
+from vmtpd.mail import INLINE, Addressee, Destination, Lease, Message, Outcome, Route, Row, Submission, Unroutable, Wait
 from vmtpd.outcomes import Chance, Outcomes
 from vmtpd.retry import Backoff
 
-INLINE = 65536
-"""A larger content is in a file and takes no room here."""
 MAX_OCTETS = 16 * 1024 * 1024
 """Contents in hand; beyond it mail is born queued."""
 BATCH = 200

@@ -20,11 +20,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from vmtpd.interfaces import IContent, IReader, StoreBroken, StoreFull
+from vmtpd.mail import INLINE
 from vmtpd.store.files import Reading, Writing, remove
 from vmtpd.store.threads import IWorker, Job
-
-INLINE = 64 * 1024
-"""Octets of a content that stays in memory; also what a sink hands to its thread at once."""
 
 AHEAD = 256 * 1024
 """Octets that may wait to be written, and that are read ahead."""

@@ -18,7 +18,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from vmtpd.interfaces import IContent, ISink, StoreBroken, StoreFull
-from vmtpd.store.content import AHEAD, INLINE, Contents, Inline, put_quietly
+from vmtpd.mail import INLINE
+from vmtpd.store.content import AHEAD, Contents, Inline, put_quietly
 from vmtpd.store.files import Writing
 from vmtpd.store.threads import IWorker, Job
 
